@@ -1,0 +1,36 @@
+"""Datasets by name: one module each with `make(variant, data_dir, manual_dir)`."""
+
+import importlib
+import pkgutil
+
+from fgjax.data.datasets.base import Dataset, Split, data_root, load
+from fgjax.errors import UserError
+
+__all__ = ["Dataset", "Split", "data_root", "load_dataset"]
+
+_HELPERS = {"base", "archives"}
+
+
+def names() -> list[str]:
+    """All datasets that can be named in a config."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _HELPERS)
+
+
+def load_dataset(name: str, *, data_dir: str = "", manual_dir: str = "") -> Dataset:
+    """Prepare (once) and open a dataset.
+
+    Args:
+      name: `fgvc_aircraft`, `synthetic_aircraft`, `synthetic_aircraft/10` …
+      data_dir: where prepared files live; default $FGJAX_DATA or ~/.cache/fgjax/data.
+      manual_dir: where official archives lie; default `data_dir`/manual.
+
+    Raises:
+      UserError: unknown name, or the archive is missing, truncated or not the expected one.
+    """
+    module, _, variant = name.partition("/")
+    if module not in names():
+        raise UserError(f"dataset {name!r} is not known; choose one of {', '.join(names())}.")
+    root = data_root(data_dir)
+    manual = data_root(manual_dir) if manual_dir else root / "manual"
+    make = importlib.import_module(f"fgjax.data.datasets.{module}").make
+    return load(make(variant, root, manual))

@@ -1,0 +1,271 @@
+"""One schema for all datasets, as TFDS builders that need no TensorFlow.
+
+A builder yields each image as its original encoded bytes and writes array_record files; what the
+pipeline needs of every example besides the image (labels, boxes, names) is read once into an index
+beside them.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from fgjax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+MAX_PIXELS = 200_000_000
+
+
+class Source(Protocol):
+    """Random access to records with an `image` of encoded bytes."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The examples of one split, and what is known about them without decoding an image.
+
+    Attributes:
+      source: encoded images.
+      labels: int32 [N].
+      boxes: float32 [N, 4], the annotated object; NaN rows where there is none.
+      parts: float32 [N, P, 4] or None, annotated part boxes.
+      filenames: N names.
+      crop_bottom: rows of pixels to cut off (FGVC-Aircraft's copyright banner).
+    """
+
+    source: Source
+    labels: np.ndarray
+    boxes: np.ndarray
+    parts: np.ndarray | None
+    filenames: tuple[str, ...]
+    crop_bottom: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset: its splits and class names.
+
+    Attributes:
+      hierarchy: for each coarser level, its names and the int parent [num_classes] of each class.
+      fingerprint: changes when any label, name or box does.
+      skipped: images that could not be decoded and were left out, by name.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    fingerprint: str
+    part_names: tuple[str, ...] = ()
+    hierarchy: dict[str, tuple[tuple[str, ...], np.ndarray]] = dataclasses.field(
+        default_factory=dict
+    )
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of both splits."""
+        return len(self.class_names)
+
+
+class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of all builders: the schema, and what happens to images that cannot be decoded."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos = None  # TFDS's own lookup of checksums needs a package that it does not require
+    title = ""  # how people call the dataset
+    crop_bottom = 0
+    part_names: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()  # coarser levels of the label hierarchy
+    official_files = pathlib.Path()  # set by `prepare` while the files are open
+
+    def class_names(self) -> Sequence[str]:
+        """Class names in label order."""
+        raise NotImplementedError(type(self))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "label": tfds.features.Scalar(np.int64),
+            "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            "filename": tfds.features.Text(),
+        }
+        if self.part_names:
+            shape = (len(self.part_names), 4)
+            features["parts"] = tfds.features.Tensor(shape=shape, dtype=np.float32)
+        for level in self.levels:
+            features[level] = tfds.features.Text()
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def examples(self, split: str, work_dir: pathlib.Path) -> tuple[int, Iterator[dict[str, Any]]]:
+        """Number and iterator of a split's records, `image` as bytes. For subclasses."""
+        raise NotImplementedError(type(self))
+
+    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
+        """Folder with the unpacked official files; raises UserError when there is none."""
+        raise NotImplementedError(type(self))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "test")}
+
+    def _generate_examples(self, split: str):
+        total, records = self.examples(split, self.official_files)
+        skipped = []
+        for number, record in enumerate(
+            tqdm(records, total=total, desc=f"{self.title} {split}", unit="image", leave=False)
+        ):
+            problem = _image_problem(record["image"])
+            if problem:
+                log.warning("%s is left out: %s", record["filename"], problem)
+                skipped.append(record["filename"])
+                continue
+            yield number, {**record, "image": io.BytesIO(record["image"])}
+        self.sidecar(f"skipped-{split}.json").write_text(json.dumps(skipped))
+
+    def sidecar(self, name: str) -> pathlib.Path:
+        """A small file beside the prepared folder, which TFDS moves into place as a whole."""
+        path = pathlib.Path(self.data_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.with_name(f"{path.name}-{name}")
+
+
+def _image_problem(data: bytes) -> str | None:
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < len(data) // 2:
+        return "the JPEG is cut short"
+    try:
+        height, width = image_size(data)
+    except ValueError as error:
+        return str(error)
+    if height * width > MAX_PIXELS:
+        return f"{width} × {height} pixels is more than fgjax decodes"
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return "not a readable image" if decoded is None else None
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Height and width from an image's header, without decoding its pixels."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError("not a readable image") from error
+
+
+def data_root(data_dir: str) -> pathlib.Path:
+    """The folder for prepared datasets: `data_dir`, $FGJAX_DATA, or the user's cache."""
+    chosen = data_dir or os.environ.get("FGJAX_DATA") or "~/.cache/fgjax/data"
+    return pathlib.Path(chosen).expanduser()
+
+
+def prepare(builder: FineGrainedBuilder) -> None:
+    """Write a builder's array_record files unless they are there; a broken try leaves nothing."""
+    if pathlib.Path(builder.data_path).exists():
+        return
+    with contextlib.ExitStack() as stack:
+        builder.official_files = builder.open_archives(stack)
+        log.info("preparing %s into %s", builder.title, builder.data_path)
+        tfds.disable_progress_bar()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
+        except OSError as error:
+            raise UserError(
+                f"{builder.title} could not be prepared in {builder.data_path}: {error}; "
+                "free some space or choose another folder with --config.data.data_dir."
+            ) from error
+
+
+def load(builder: FineGrainedBuilder) -> Dataset:
+    """Prepare a dataset if need be and return its splits."""
+    prepare(builder)
+    names = tuple(builder.class_names())
+    skipped: list[str] = []
+    splits, digests, parents = {}, [], {}
+    for split in ("train", "test"):
+        index = _index(builder, split)
+        if builder.sidecar(f"skipped-{split}.json").exists():
+            skipped += json.loads(builder.sidecar(f"skipped-{split}.json").read_text())
+        splits[split] = Split(
+            source=_source(builder, split),
+            labels=index["labels"],
+            boxes=index["boxes"],
+            parts=index.get("parts"),
+            filenames=tuple(index["filenames"].tolist()),
+            crop_bottom=builder.crop_bottom,
+        )
+        for level in builder.levels:
+            parents.setdefault(level, {}).update(zip(index["labels"].tolist(), index[level].tolist()))
+        digests += [index[key].tobytes() for key in sorted(index)]
+    if skipped:
+        log.warning(
+            "%d images of %s could not be decoded and are left out, the first: %s",
+            len(skipped), builder.title, skipped[0],
+        )  # fmt: skip
+    hierarchy = {}
+    for level, parent in parents.items():
+        coarse = tuple(sorted(set(parent.values())))
+        index_of = [coarse.index(parent[k]) if k in parent else -1 for k in range(len(names))]
+        hierarchy[level] = (coarse, np.array(index_of, np.int32))
+    return Dataset(
+        name=builder.name,
+        class_names=names,
+        train=splits["train"],
+        test=splits["test"],
+        fingerprint=hashlib.sha256(b"".join(digests)).hexdigest()[:16],
+        part_names=builder.part_names,
+        hierarchy=hierarchy,
+        skipped=tuple(skipped),
+    )
+
+
+def _source(builder: FineGrainedBuilder, split: str) -> Source:
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_data_source(split, decoders=decoders)
+
+
+def _index(builder: FineGrainedBuilder, split: str) -> dict[str, np.ndarray]:
+    path = pathlib.Path(builder.data_path) / f"fgjax_index_{split}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    columns: dict[str, list] = {"labels": [], "boxes": [], "filenames": []}
+    columns.update({level: [] for level in builder.levels})
+    if builder.part_names:
+        columns["parts"] = []
+    source = _source(builder, split)
+    for number in range(len(source)):
+        record = source[number]
+        columns["labels"].append(record["label"])
+        columns["boxes"].append(record["bbox"])
+        columns["filenames"].append(record["filename"].decode())
+        if builder.part_names:
+            columns["parts"].append(record["parts"])
+        for level in builder.levels:
+            columns[level].append(record[level].decode())
+    index = {key: np.array(column) for key, column in columns.items()}
+    index["labels"] = index["labels"].astype(np.int32)
+    index["boxes"] = index["boxes"].astype(np.float32).reshape(-1, 4)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    np.savez(temporary, **index)
+    temporary.replace(path)
+    return index

@@ -1,0 +1,8 @@
+"""Errors that are meant for people."""
+
+
+class UserError(Exception):
+    """What a person can mend: one sentence saying what is wrong, where, and what to do.
+
+    Command lines print it without a traceback and exit with code 2.
+    """

@@ -1,0 +1,74 @@
+"""Boxes: (ymin, xmin, ymax, xmax), normalised to [0, 1] of the image they lie in.
+
+Pure NumPy, any leading dimensions.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
+
+
+def area(boxes: ArrayLike) -> np.ndarray:
+    """Area of boxes [..., 4] as a share of the image; 0 for empty ones."""
+    boxes = np.asarray(boxes)
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def iou(one: ArrayLike, other: ArrayLike) -> np.ndarray:
+    """Intersection over union of boxes [..., 4], in [0, 1]; 0 where both are empty."""
+    one, other = np.asarray(one), np.asarray(other)
+    low = np.maximum(one[..., :2], other[..., :2])
+    high = np.minimum(one[..., 2:], other[..., 2:])
+    common = area(np.concatenate([low, high], axis=-1))
+    union = area(one) + area(other) - common
+    return np.where(union > 0, common / np.where(union > 0, union, 1), 0)
+
+
+def to_window(boxes: ArrayLike, window: ArrayLike) -> np.ndarray:
+    """Coordinates of image boxes [..., 4] inside a window [4] of the image, clipped to it."""
+    boxes, window = np.asarray(boxes, np.float32), np.asarray(window, np.float32)
+    origin, side = np.tile(window[..., :2], 2), np.tile(window[..., 2:] - window[..., :2], 2)
+    return np.clip((boxes - origin) / np.maximum(side, 1e-6), 0, 1)
+
+
+def from_window(boxes: ArrayLike, window: ArrayLike) -> np.ndarray:
+    """Inverse of `to_window`: boxes inside a window back to the image's coordinates."""
+    boxes, window = np.asarray(boxes, np.float32), np.asarray(window, np.float32)
+    origin, side = np.tile(window[..., :2], 2), np.tile(window[..., 2:] - window[..., :2], 2)
+    return boxes * side + origin
+
+
+def around(centers: ArrayLike, half_size: float) -> np.ndarray:
+    """Square boxes of half side `half_size` around centres [..., 2] (y, x), clipped to [0, 1]."""
+    centers = np.asarray(centers, np.float32)
+    return np.clip(np.concatenate([centers - half_size, centers + half_size], axis=-1), 0, 1)
+
+
+def centers(boxes: ArrayLike) -> np.ndarray:
+    """Centres (y, x) of boxes [..., 4]."""
+    boxes = np.asarray(boxes)
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def contains(boxes: ArrayLike, points: ArrayLike) -> np.ndarray:
+    """Whether points [..., 2] lie inside boxes [..., 4], borders included."""
+    boxes, points = np.asarray(boxes), np.asarray(points)
+    return np.all((points >= boxes[..., :2]) & (points <= boxes[..., 2:]), axis=-1)
+
+
+def to_pixels(box: ArrayLike, height: int, width: int) -> tuple[int, int, int, int]:
+    """Whole pixels (y0, x0, y1, x1) of a box, at least one pixel each way, inside the image."""
+    ymin, xmin, ymax, xmax = np.asarray(box, np.float64)
+    y0 = int(np.clip(round(ymin * height), 0, height - 1))
+    x0 = int(np.clip(round(xmin * width), 0, width - 1))
+    y1 = int(np.clip(round(ymax * height), y0 + 1, height))
+    x1 = int(np.clip(round(xmax * width), x0 + 1, width))
+    return y0, x0, y1, x1
+
+
+def flip(boxes: ArrayLike) -> np.ndarray:
+    """Boxes [..., 4] of the horizontally mirrored image."""
+    boxes = np.asarray(boxes)
+    return np.stack([boxes[..., 0], 1 - boxes[..., 3], boxes[..., 2], 1 - boxes[..., 1]], axis=-1)

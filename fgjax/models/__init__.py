@@ -1,0 +1,64 @@
+"""Backbones in Flax NNX: `build` makes one by name, `load_pretrained` fills it."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from fgjax.errors import UserError
+from fgjax.models import resnet
+from fgjax.models.pretrained import load_pretrained, resolve
+
+__all__ = ["NAMES", "build", "last_map", "load_pretrained", "normalize", "resolve"]
+
+NAMES = tuple(resnet.ARCHITECTURES)
+
+# ImageNet's channel statistics, for images in [0, 255].
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike = jnp.float32,
+    last_stride: int = 2,
+) -> nnx.Module:
+    """A backbone with a classifier head.
+
+    Args:
+      name: one of `NAMES`.
+      num_classes: width of the logits.
+      rngs: source of the initial parameters.
+      dtype: of the convolutions; parameters and logits stay float32.
+      last_stride: stride of the last stage; 1 doubles its map.
+
+    Returns:
+      A module that maps normalised images [B, H, W, 3] to its feature maps by name, "pooled" [B, D]
+      and "logits" [B, num_classes]; `module.features` is D.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    if name not in resnet.ARCHITECTURES:
+        raise UserError(f"backbone {name!r} is not known; choose one of {', '.join(NAMES)}.")
+    return resnet.ResNet(
+        resnet.ARCHITECTURES[name],
+        num_classes=num_classes,
+        rngs=rngs,
+        dtype=dtype,
+        last_stride=last_stride,
+    )
+
+
+def last_map(outputs: dict[str, jax.Array]) -> jax.Array:
+    """The deepest feature map of a backbone's outputs, [B, H, W, C]."""
+    return outputs[max(name for name in outputs if name.startswith("stage"))]
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """uint8 images to floats with ImageNet's channel mean 0 and standard deviation 1."""
+    mean, std = jnp.array(_MEAN, jnp.float32), jnp.array(_STD, jnp.float32)
+    return (images.astype(jnp.float32) - mean) / std

@@ -1,0 +1,138 @@
+"""ResNet-18, -34, -50, -101 (He et al. 2016) with torchvision's constants, and a small one.
+
+Called on normalised NHWC floats, a network returns its feature maps by name, shallow to deep, the
+pooled feature and the logits:
+`{"stem", "stage1", "stage2", "stage3", "stage4", "pooled", "logits"}`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from fgjax.models import layers
+
+
+class BasicBlock(nnx.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_features: int, width: int, *, stride: int, dtype, rngs: nnx.Rngs):
+        conv = lambda *a, **k: layers.Conv(*a, **k, dtype=dtype, rngs=rngs)  # noqa: E731
+        self.conv1 = conv(in_features, width, 3, stride=stride)
+        self.bn1 = layers.BatchNorm(width)
+        self.conv2 = conv(width, width, 3)
+        self.bn2 = layers.BatchNorm(width)
+        self.downsample = nnx.List([])
+        if stride != 1 or in_features != width:
+            self.downsample.append(conv(in_features, width, 1, stride=stride))
+            self.downsample.append(layers.BatchNorm(width))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = layers.sequential(self.downsample, x)
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        return jax.nn.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class Bottleneck(nnx.Module):
+    """1×1, 3×3 (strided, as torchvision's v1.5), 1×1 with four times the width."""
+
+    expansion = 4
+
+    def __init__(self, in_features: int, width: int, *, stride: int, dtype, rngs: nnx.Rngs):
+        conv = lambda *a, **k: layers.Conv(*a, **k, dtype=dtype, rngs=rngs)  # noqa: E731
+        out = width * self.expansion
+        self.conv1, self.bn1 = conv(in_features, width, 1), layers.BatchNorm(width)
+        self.conv2, self.bn2 = conv(width, width, 3, stride=stride), layers.BatchNorm(width)
+        self.conv3, self.bn3 = conv(width, out, 1), layers.BatchNorm(out)
+        self.downsample = nnx.List([])
+        if stride != 1 or in_features != out:
+            self.downsample.append(conv(in_features, out, 1, stride=stride))
+            self.downsample.append(layers.BatchNorm(out))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shortcut = layers.sequential(self.downsample, x)
+        x = jax.nn.relu(self.bn1(self.conv1(x)))
+        x = jax.nn.relu(self.bn2(self.conv2(x)))
+        return jax.nn.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What tells one ResNet from another."""
+
+    block: type[nnx.Module]
+    depths: tuple[int, ...]
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem_width: int = 64
+    stem_size: int = 7
+    stem_pool: bool = True
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
+    # For the demo: three stages, last stride 8, so that parts of a small image can be told apart.
+    "resnet_small": Architecture(BasicBlock, (1, 2, 2), (24, 48, 96), 16, 3, stem_pool=False),
+}
+
+
+class ResNet(nnx.Module):
+    """A residual network as its `Architecture` says; see the module's docstring for the output."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        last_stride: int = 2,
+    ):
+        block, stem = architecture.block, architecture.stem_width
+        self.stem_pool = architecture.stem_pool
+        self.conv1 = layers.Conv(
+            3, stem, architecture.stem_size, stride=2, dtype=dtype, rngs=rngs
+        )
+        self.bn1 = layers.BatchNorm(stem)
+        stages, features = [], stem
+        for index, (depth, width) in enumerate(
+            zip(architecture.depths, architecture.widths, strict=True)
+        ):
+            stride = 1 if index == 0 else 2
+            if index == len(architecture.depths) - 1:
+                stride = min(stride, last_stride)
+            blocks = []
+            for position in range(depth):
+                blocks.append(
+                    block(
+                        features,
+                        width,
+                        stride=stride if position == 0 else 1,
+                        dtype=dtype,
+                        rngs=rngs,
+                    )
+                )
+                features = width * block.expansion
+            stages.append(nnx.List(blocks))
+        self.stages = nnx.List(stages)
+        self.fc = layers.Linear(features, num_classes, rngs=rngs)
+        self.features = features
+        self.num_classes = num_classes
+
+    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+        x = jax.nn.relu(self.bn1(self.conv1(images)))
+        if self.stem_pool:
+            x = layers.max_pool(x, 3, stride=2, padding=1)
+        outputs = {"stem": x}
+        for index, blocks in enumerate(self.stages):
+            x = layers.sequential(blocks, x)
+            outputs[f"stage{index + 1}"] = x
+        outputs["pooled"] = layers.global_average_pool(x)
+        outputs["logits"] = self.fc(outputs["pooled"])
+        return outputs
