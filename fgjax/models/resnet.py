@@ -67,6 +67,7 @@ class Architecture:
     block: type[nnx.Module]
     depths: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
+    strides: tuple[int, ...] = (1, 2, 2, 2)
     stem_width: int = 64
     stem_size: int = 7
     stem_pool: bool = True
@@ -77,8 +78,10 @@ ARCHITECTURES = {
     "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
     "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
     "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
-    # For the demo: three stages, last stride 8, so that parts of a small image can be told apart.
-    "resnet_small": Architecture(BasicBlock, (1, 2, 2), (24, 48, 96), 16, 3, stem_pool=False),
+    # For the demo: three stages and stride 8 in all, so that parts of a small image stay apart.
+    "resnet_small": Architecture(
+        BasicBlock, (1, 2, 2), (24, 48, 96), (2, 2, 1), stem_width=16, stem_size=3, stem_pool=False
+    ),
 }
 
 
@@ -101,12 +104,10 @@ class ResNet(nnx.Module):
         )
         self.bn1 = layers.BatchNorm(stem)
         stages, features = [], stem
-        for index, (depth, width) in enumerate(
-            zip(architecture.depths, architecture.widths, strict=True)
+        strides = (*architecture.strides[:-1], min(architecture.strides[-1], last_stride))
+        for depth, width, stride in zip(
+            architecture.depths, architecture.widths, strides, strict=True
         ):
-            stride = 1 if index == 0 else 2
-            if index == len(architecture.depths) - 1:
-                stride = min(stride, last_stride)
             blocks = []
             for position in range(depth):
                 blocks.append(

@@ -1,0 +1,166 @@
+"""The configuration's types, shared by all methods.
+
+A config file returns a `Config`; every field can be overridden on the command line, e.g.
+`--config.data.image_size=224 --config.method.margin.epochs=10`. Each method's own hyper-parameters
+are a dataclass in its file under `fgjax/methods/`.
+"""
+
+import dataclasses
+from typing import Any
+
+from fgjax.errors import UserError
+
+
+@dataclasses.dataclass
+class Augmentation:
+    """What happens to a training image; evaluation sees the whole window."""
+
+    crop_scale: float = 0.875  # smallest side of the random crop, as a share of the window
+    flip: bool = True
+    color: bool = False  # channel permutation, partial grey and gains: the demo's
+
+
+@dataclasses.dataclass
+class Data:
+    """Which images, and how they are read."""
+
+    dataset: str = "fgvc_aircraft"
+    data_dir: str = ""  # prepared files; default $FGJAX_DATA or ~/.cache/fgjax/data
+    manual_dir: str = ""  # official archives; default data_dir/manual
+    image_size: int = 448
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    held_out: float = 0.1  # share of the training split that serves every selection
+    workers: int = 4  # processes that decode and mix; 0 uses threads of the main one
+    prefetch: int = 4  # batches that each worker keeps ready
+
+
+@dataclasses.dataclass
+class Optimizer:
+    """SGD with the papers' step decay, or AdamW with warm-up and cosine for the demo."""
+
+    name: str = "sgd"  # sgd | adamw
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "step"  # step | cosine | constant
+    decay_rate: float = 0.1
+    decay_epochs: int = 30
+    warmup_epochs: float = 0.0
+    clip: float = 0.0  # largest global norm of the gradient; 0: no clipping
+
+
+@dataclasses.dataclass
+class Training:
+    """How long and in which batches a stage trains."""
+
+    epochs: int = 30
+    batch_size: int = 32  # over all devices
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+
+
+@dataclasses.dataclass
+class Checkpoints:
+    """When the loop saves and looks."""
+
+    every_steps: int = 0  # besides the end of each epoch; 0: epochs only
+    evaluate_every: int = 5  # epochs between looks at the held-out images; 0: never
+
+
+@dataclasses.dataclass
+class Config:
+    """A whole experiment."""
+
+    name: str = ""
+    seed: int = 0
+    backbone: str = "resnet50"
+    pretrained: str = ""  # Hub repository or .safetensors file; empty: from scratch
+    dtype: str = "float32"  # float32 | bfloat16, of the convolutions
+    data: Data = dataclasses.field(default_factory=Data)
+    checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
+    method: Any = None  # the dataclass `Config` of a file in fgjax/methods/
+
+
+# Fields that change how a run is carried out but not what it computes.
+_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.")
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A dataclass as {dotted name: value}."""
+    flat = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{field.name}."))
+        else:
+            flat[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The fields that decide what a run computes; two runs with equal identity are the same."""
+    return {k: v for k, v in flatten(config).items() if not k.startswith(_INDIFFERENT)}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Sentences `field: old -> new` for all fields in which two flat configs differ."""
+    return [
+        f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+        for key in sorted({*old, *new})
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+
+
+def restore(config: Any, flat: dict[str, Any]) -> Any:
+    """Write the values of `flatten` back into a config of the same types, in place.
+
+    Raises:
+      UserError: a stored field does not exist any more.
+    """
+    for key, value in flat.items():
+        holder, *names = config, *key.split(".")
+        for name in names[:-1]:
+            holder = getattr(holder, name, None)
+        if not hasattr(holder, names[-1]):
+            raise UserError(f"the stored config has a field {key} that this version does not know.")
+        current = getattr(holder, names[-1])
+        setattr(holder, names[-1], tuple(value) if isinstance(current, tuple) else value)
+    return config
+
+
+def check(config: Config, devices: int) -> None:
+    """Refuse values that cannot work; method configs check their own in `validate`.
+
+    Raises:
+      UserError: naming the field, its value and what it may be.
+    """
+    data = config.data
+    _require(config.dtype in ("float32", "bfloat16"), "dtype", config.dtype, "float32 or bfloat16")
+    _require(0 <= data.held_out < 1, "data.held_out", data.held_out, "at least 0 and below 1")
+    _require(data.image_size >= 16, "data.image_size", data.image_size, "at least 16")
+    scale = data.augmentation.crop_scale
+    _require(0 < scale <= 1, "data.augmentation.crop_scale", scale, "above 0 and at most 1")
+    _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
+    for key, value in flatten(config).items():
+        name = key.rsplit(".", 1)[-1]
+        if name == "batch_size":
+            _require(value > 0, key, value, "positive")
+            _require(value % devices == 0, key, value, f"divisible by the {devices} devices")
+        elif name == "epochs":
+            _require(value >= 0, key, value, "0 or more")
+        elif name == "learning_rate":
+            _require(value > 0, key, value, "positive")
+        elif key.endswith("optimizer.name"):
+            _require(value in ("sgd", "adamw"), key, value, "sgd or adamw")
+        elif key.endswith("optimizer.schedule"):
+            _require(value in ("step", "cosine", "constant"), key, value, "step, cosine or constant")
+    config.method.validate()
+
+
+def _require(condition: bool, field: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise UserError(f"config.{field} is {value!r}, but must be {wanted}.")
+
+
+def require(condition: bool, field: str, value: Any, wanted: str) -> None:
+    """`check`'s refusal, for the methods' own fields: "config.method.FIELD is …"."""
+    _require(condition, f"method.{field}", value, wanted)

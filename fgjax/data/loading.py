@@ -1,0 +1,213 @@
+"""From encoded images to batches: a pure function of (seed, step).
+
+Element k of a stream is decided by the seed and k alone, so batches are the same for any number of
+workers, processes and prefetched elements, and resuming means starting at a step.
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import grain.python as grain
+import jax
+import numpy as np
+from absl import flags
+
+from fgjax.config import Augmentation, Data
+from fgjax.data.datasets import Split
+from fgjax.errors import UserError
+from fgjax.localization import boxes as boxlib
+
+Example = dict[str, Any]
+
+cv2.setNumThreads(0)  # parallelism comes from reading several images at once
+
+
+def decode(data: bytes, name: str = "image") -> np.ndarray:
+    """Encoded bytes to RGB uint8 [H, W, 3].
+
+    Raises:
+      UserError: the image cannot be decoded; names it.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f"{name} is not a readable image; prepare the dataset again or remove it.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def crop_resize(image: np.ndarray, window: np.ndarray, size: int) -> np.ndarray:
+    """The window (a normalised box) of an image, resized to size × size."""
+    y0, x0, y1, x1 = boxlib.to_pixels(window, *image.shape[:2])
+    patch = image[y0:y1, x0:x1]
+    shrinks = patch.shape[0] > size and patch.shape[1] > size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(patch, (size, size), interpolation=method)
+
+
+def augment_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Permute channels, mix in grey, and draw a gain per channel and an offset."""
+    permuted = image[..., rng.permutation(3)].astype(np.float32)
+    grey = rng.uniform() ** 2
+    mixed = permuted * (1 - grey) + permuted.mean(axis=-1, keepdims=True) * grey
+    shifted = mixed * rng.uniform(0.75, 1.25, 3).astype(np.float32) + np.float32(rng.uniform(-15, 15))
+    return np.clip(shifted, 0, 255).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Reads image `i` of a split: its window (the whole image or an object box), resized.
+
+    Attributes:
+      windows: float32 [N, 4] in image coordinates, or None for whole images.
+      parts: float32 [N, P, 4] in the windows' coordinates, or None.
+    """
+
+    split: Split
+    size: int
+    augmentation: Augmentation
+    windows: np.ndarray | None = None
+    parts: np.ndarray | None = None
+
+    def read(
+        self, index: int, rng: np.random.Generator | None = None, *, flip: bool | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 [S, S, 3] and its part boxes [P, 4]; augmented when an rng is given."""
+        data = self.split.source[int(index)]["image"]
+        image = decode(data, self.split.filenames[index])
+        if self.split.crop_bottom:
+            image = image[: -self.split.crop_bottom]
+        window = boxlib.WHOLE if self.windows is None else self.windows[index]
+        parts = np.zeros((0, 4), np.float32) if self.parts is None else self.parts[index]
+        if rng is None:
+            return crop_resize(image, window, self.size), parts
+        side = rng.uniform(self.augmentation.crop_scale, 1)
+        low = rng.uniform(0, 1 - side, 2)
+        inner = np.concatenate([low, low + side]).astype(np.float32)
+        image = crop_resize(image, boxlib.from_window(inner, window), self.size)
+        parts = boxlib.to_window(parts, inner)
+        flipped = bool(rng.integers(2)) and self.augmentation.flip
+        if flipped != bool(flip):
+            image, parts = image[:, ::-1], boxlib.flip(parts)
+        if self.augmentation.color:
+            image = augment_color(image, rng)
+        return np.ascontiguousarray(image), parts
+
+
+def generator(seed: int, *path: int) -> np.random.Generator:
+    """Random numbers that depend on (seed, path) alone."""
+    return np.random.default_rng([seed, *path])
+
+
+def stream(
+    indices: np.ndarray, transform: Callable[[int, int], Example], *, seed: int
+) -> grain.MapDataset:
+    """An endless, shuffled stream of examples: element k is transform(k, index).
+
+    Each pass over the indices has an order of its own.
+    """
+    dataset = grain.MapDataset.source(np.asarray(indices)).seed(seed).shuffle().repeat()
+    return dataset.map_with_index(functools.partial(_apply, transform))
+
+
+def _apply(transform, position, index):
+    return transform(int(position), int(index))
+
+
+def training_stream(reader: Reader, indices: np.ndarray, *, seed: int) -> grain.MapDataset:
+    """Augmented single images: `image` [S, S, 3], `label`, `index` (row of the split)."""
+    return stream(indices, SingleImage(reader, seed), seed=seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleImage:
+    """Transform of `training_stream`."""
+
+    reader: Reader
+    seed: int
+
+    def __call__(self, position: int, index: int) -> Example:
+        image, _ = self.reader.read(index, generator(self.seed, position))
+        return {
+            "image": image,
+            "label": np.int32(self.reader.split.labels[index]),
+            "index": np.int32(index),
+        }
+
+
+def batches(
+    dataset: grain.MapDataset,
+    *,
+    batch_size: int,
+    start: int = 0,
+    stop: int | None = None,
+    data: Data | None = None,
+) -> Iterator[Example]:
+    """Batches start … stop of a stream; each process gets its own rows of every batch.
+
+    Args:
+      dataset: a stream of examples.
+      batch_size: over all processes.
+      start: first step.
+      stop: the step after the last; None for no end.
+      data: workers and prefetch; None reads with threads of this process.
+    """
+    processes, process = jax.process_count(), jax.process_index()
+    local = dataset.batch(batch_size // processes)[process::processes]
+    local = local[start : sys.maxsize if stop is None else stop]
+    workers = data.workers if data else 0
+    prefetch = data.prefetch if data else 2
+    threads = 1 if workers else 4
+    iterator = local.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(prefetch, 1) * threads)
+    )
+    if workers:
+        if not flags.FLAGS.is_parsed():  # outside absl (tests, notebooks) grain's flags are unread
+            flags.FLAGS.mark_as_parsed()
+        iterator = iterator.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+        )
+    return iter(iterator)
+
+
+def evaluation_batches(
+    reader: Reader, indices: np.ndarray, *, batch_size: int
+) -> Iterator[tuple[Example, np.ndarray]]:
+    """Every index once, in order, without augmentation; the last batch is padded.
+
+    Yields:
+      The batch and a bool mask [B] of its real rows.
+    """
+    indices = np.asarray(indices)
+    padded = -(-len(indices) // batch_size) * batch_size
+    filled = np.concatenate([indices, np.full(padded - len(indices), indices[:1])]).astype(int)
+    dataset = grain.MapDataset.source(filled).map(functools.partial(_plain, reader))
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=batch_size)
+    rows = np.arange(padded).reshape(-1, batch_size)
+    for numbers, batch in zip(rows, dataset.batch(batch_size).to_iter_dataset(options)):
+        yield batch, numbers < len(indices)
+
+
+def _plain(reader: Reader, index: int) -> Example:
+    image, _ = reader.read(index)
+    return {
+        "image": image,
+        "label": np.int32(reader.split.labels[index]),
+        "index": np.int32(index),
+    }
+
+
+def split_held_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class-stratified split of 0 … N−1 into training and held-out indices, both sorted.
+
+    A class gives round(share · its images) of them but keeps at least one for training.
+    """
+    rng = generator(seed, 0x5EED)
+    held = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held.append(members[: min(round(share * len(members)), len(members) - 1)])
+    held_out = np.sort(np.concatenate(held)) if held else np.zeros(0, int)
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out.astype(int)

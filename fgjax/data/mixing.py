@@ -1,0 +1,208 @@
+"""Part localization-aware CutMix on the host (LAPM section III.A), and CutMix beside it.
+
+Every reference becomes a set of four images of fixed shape, so that sets shard evenly:
+
+| slot | positive set (S = 1) | negative set (S = 0) |
+|---|---|---|
+| 0 | the reference A | the reference A |
+| 1 | SCDI₁: one part of B, of A's class | DCDI₁: one part of B, of another class |
+| 2 | SCDI₂: two parts, from B and from C, of A's class | DCDI₂: likewise, of two further classes |
+| 3 | outside the set (weight 0) | DCDI_C: an image of another class |
+
+B of slot 1 is the B of slot 2. The positive set has three images; its slot 3 holds an image of
+another class only so that batch statistics see natural images.
+"""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from fgjax.data.loading import Example, Reader, generator
+from fgjax.localization import boxes as boxlib
+
+SLOTS = ("reference", "CDI_1", "CDI_2", "DCDI_C")
+
+
+def paste(
+    image: np.ndarray, box: np.ndarray, donor: np.ndarray, donor_box: np.ndarray
+) -> tuple[int, int, int, int]:
+    """Put the donor's box, bilinearly resized, over the image's box; in place.
+
+    Returns:
+      The pixels (y0, x0, y1, x1) that now belong to the donor.
+    """
+    y0, x0, y1, x1 = boxlib.to_pixels(box, *image.shape[:2])
+    v0, u0, v1, u1 = boxlib.to_pixels(donor_box, *donor.shape[:2])
+    image[y0:y1, x0:x1] = cv2.resize(
+        donor[v0:v1, u0:u1], (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR
+    )
+    return y0, x0, y1, x1
+
+
+def label_weights(pasted: list[tuple[int, int, int, int]], size: int) -> np.ndarray:
+    """Shares B_A, B_B, B_C of the final image, [3] float32, summing to 1 (LAPM Eq. 5, 6).
+
+    `pasted` are the rectangles of B and then C, in the order of pasting; the later one owns the
+    overlap (M_A = 1 − M_B − M_C with disjoint masks, LAPM Eq. 4).
+    """
+    owner = np.zeros((size, size), np.uint8)
+    for number, (y0, x0, y1, x1) in enumerate(pasted, start=1):
+        owner[y0:y1, x0:x1] = number
+    return np.bincount(owner.ravel(), minlength=3).astype(np.float32) / owner.size
+
+
+def random_box(rng: np.random.Generator) -> np.ndarray:
+    """CutMix's box: area share 1 − θ with θ uniform, centre uniform, clipped (LAPM Eq. 3)."""
+    half = np.sqrt(1 - rng.uniform()) / 2
+    center = rng.uniform(0, 1, 2)
+    return np.clip(np.concatenate([center - half, center + half]), 0, 1).astype(np.float32)
+
+
+def is_positive(position: int, positives: int, negatives: int) -> bool:
+    """Indicator S of the reference at a stream position: `positives`:`negatives`, evenly spread."""
+    total = positives + negatives
+    return (position + 1) * positives // total > position * positives // total
+
+
+@dataclasses.dataclass(frozen=True)
+class Donors:
+    """Draws donors from the whole training split."""
+
+    labels: np.ndarray  # of every row of the split
+    indices: np.ndarray  # rows that may be drawn
+
+    def same(self, index: int, count: int, rng: np.random.Generator) -> list[int]:
+        """Distinct rows of the same class, never `index`; fewer if the class is smaller."""
+        rows = self.indices[self.labels[self.indices] == self.labels[index]]
+        rows = rng.permutation(rows[rows != index])[:count]
+        return [int(row) for row in rows]
+
+    def different(self, index: int, count: int, rng: np.random.Generator) -> list[int]:
+        """Rows of `count` classes that differ from the reference's and from each other.
+
+        With fewer classes than that, classes repeat (but never the reference's).
+        """
+        rows: list[int] = []
+        taken = {int(self.labels[index])}
+        for _ in range(count):
+            allowed = self.indices[~np.isin(self.labels[self.indices], list(taken))]
+            if not len(allowed):
+                allowed = self.indices[self.labels[self.indices] != self.labels[index]]
+            rows.append(int(rng.choice(allowed)))
+            taken.add(int(self.labels[rows[-1]]))
+        return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class SetMixing:
+    """Transform that makes the set of one reference; see the module's docstring.
+
+    Attributes:
+      kind: "parts" pastes parts onto the same parts (Eq. 4-6), "cutmix" random boxes (Eq. 1-3).
+      ratio: positives and negatives, e.g. (1, 1).
+      describe: adds `boxes` [4, 2, 4], what was pasted into each slot, for pictures.
+    """
+
+    reader: Reader
+    donors: Donors
+    seed: int
+    kind: str = "parts"
+    ratio: tuple[int, int] = (1, 1)
+    describe: bool = False
+
+    def __call__(self, position: int, index: int) -> Example:
+        """The set of reference `index` at a stream position, as fixed-shape arrays.
+
+        Returns:
+          image uint8 [4, S, S, 3]; labels int32 [4, 3] and weights float32 [4, 3], the classes of
+          A, B and C and their shares; is_positive float32 (S); label and index of the reference.
+        """
+        rng = generator(self.seed, position)
+        positive = is_positive(position, *self.ratio)
+        labels, size = self.reader.split.labels, self.reader.size
+        reference, parts = self.reader.read(index, rng)
+        donors = (self._same_class if positive else self._other_classes)(index, rng)
+        (donor_b, parts_b, label_b), (donor_c, parts_c, label_c), (last, _, label_last) = donors
+
+        images = np.stack([reference, reference, reference, last])
+        weights = np.zeros((4, 3), np.float32)
+        weights[[0, 3], 0] = 1
+        pasted = np.zeros((4, 2, 4), np.int32)
+        first, second = rng.permutation(len(parts))[:2] if self.kind == "parts" else (0, 0)
+        single = int(rng.integers(len(parts))) if self.kind == "parts" else 0
+        for slot, plan in (
+            (1, [(donor_b, parts_b, single)]),
+            (2, [(donor_b, parts_b, first), (donor_c, parts_c, second)]),
+        ):
+            rectangles = []
+            for donor, donor_parts, part in plan:
+                if self.kind == "parts":
+                    target, origin = parts[part], donor_parts[part]
+                else:
+                    target = origin = random_box(rng)
+                rectangles.append(paste(images[slot], target, donor, origin))
+            weights[slot] = label_weights(rectangles, size)
+            pasted[slot, : len(rectangles)] = rectangles
+        own = int(labels[index])
+        example = {
+            "image": images,
+            "labels": np.array(
+                [[own] * 3, [own, label_b, label_c], [own, label_b, label_c], [label_last] * 3],
+                np.int32,
+            ),
+            "weights": weights,
+            "is_positive": np.float32(positive),
+            "label": np.int32(own),
+            "index": np.int32(index),
+        }
+        return {**example, "boxes": pasted} if self.describe else example
+
+    def _same_class(self, index: int, rng: np.random.Generator):
+        rows = self.donors.same(index, 2, rng)
+        donors = [(*self.reader.read(row, rng), int(self.reader.split.labels[row])) for row in rows]
+        while len(donors) < 2:  # a class of one or two images: the flipped reference stands in
+            image, parts = self.reader.read(index, rng, flip=True)
+            donors.append((image, parts, int(self.reader.split.labels[index])))
+        return [*donors, self._read(self.donors.different(index, 1, rng)[0], rng)]
+
+    def _other_classes(self, index: int, rng: np.random.Generator):
+        return [self._read(row, rng) for row in self.donors.different(index, 3, rng)]
+
+    def _read(self, row: int, rng: np.random.Generator):
+        return (*self.reader.read(row, rng), int(self.reader.split.labels[row]))
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleMixing:
+    """Transform that makes one image of a reference: plain, or CutMix with any other image.
+
+    The classic augmentation, for comparisons: `kind` is "none" or "cutmix". Same keys as
+    `SetMixing` with a single slot.
+    """
+
+    reader: Reader
+    donors: Donors
+    seed: int
+    kind: str = "none"
+
+    def __call__(self, position: int, index: int) -> Example:
+        """The reference at a stream position: image uint8 [1, S, S, 3] and its label weights."""
+        rng = generator(self.seed, position)
+        image, _ = self.reader.read(index, rng)
+        labels = self.reader.split.labels
+        own = other = int(labels[index])
+        weights = np.array([1, 0, 0], np.float32)
+        if self.kind == "cutmix":
+            row = int(rng.choice(self.donors.indices))
+            donor, _ = self.reader.read(row, rng)
+            box, other = random_box(rng), int(labels[row])
+            weights = label_weights([paste(image, box, donor, box)], self.reader.size)
+        return {
+            "image": image[None],
+            "labels": np.array([[own, other, own]], np.int32),
+            "weights": weights[None],
+            "is_positive": np.float32(0),
+            "label": np.int32(own),
+            "index": np.int32(index),
+        }

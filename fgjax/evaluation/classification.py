@@ -1,0 +1,91 @@
+"""Forward passes over whole splits and classification metrics."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fgjax import models
+from fgjax.data.loading import Example, Reader, evaluation_batches
+from fgjax.training import sharding
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(graph, outputs_of: Callable, state, batch):
+    return outputs_of(nnx.merge(graph, state), batch)
+
+
+def forward(model: nnx.Module, outputs_of: Callable, batch: Example) -> dict[str, jax.Array]:
+    """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
+    graph, state = nnx.split(model)
+    return _forward(graph, outputs_of, state, sharding.shard(batch))
+
+
+def iterate(
+    model: nnx.Module,
+    reader: Reader,
+    indices: np.ndarray,
+    *,
+    batch_size: int,
+    outputs_of: Callable[[nnx.Module, Example], dict[str, jax.Array]],
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Outputs for every index in order: (outputs of the real rows, their indices)."""
+    size = sharding.divisible(batch_size)
+    model.eval()
+    for batch, real in evaluation_batches(reader, indices, batch_size=size):
+        outputs = jax.device_get(forward(model, outputs_of, batch))
+        yield {name: value[real] for name, value in outputs.items()}, batch["index"][real]
+
+
+def logits_of(model: nnx.Module, batch: Example) -> dict[str, jax.Array]:
+    """The classifier's logits, for `forward` and `iterate`."""
+    return {"logits": model(models.normalize(batch["image"]))["logits"]}
+
+
+def predict_logits(
+    model: nnx.Module, reader: Reader, indices: np.ndarray, *, batch_size: int
+) -> np.ndarray:
+    """Logits [len(indices), K] of a split's images, in the order of the indices."""
+    results = iterate(model, reader, indices, batch_size=batch_size, outputs_of=logits_of)
+    return np.concatenate([outputs["logits"] for outputs, _ in results])
+
+
+def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Top-1, top-5 (fractions), mean per-class accuracy and mean cross-entropy.
+
+    An image counts as hit in the top k when fewer than k classes score higher than its own; ties
+    go against it.
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    own = logits[np.arange(len(labels)), labels]
+    rank = np.sum(logits >= own[:, None], axis=1) - 1
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probability = own - logits.max(axis=1) - np.log(np.exp(shifted).sum(axis=1))
+    per_class = [np.mean(rank[labels == label] == 0) for label in np.unique(labels)]
+    return {
+        "top1": float(np.mean(rank < 1)),
+        "top5": float(np.mean(rank < 5)),
+        "mean_class_accuracy": float(np.mean(per_class)),
+        "cross_entropy": float(-np.mean(log_probability)),
+    }
+
+
+def most_confused(
+    logits: np.ndarray, labels: np.ndarray, *, count: int = 10
+) -> list[tuple[int, int, int]]:
+    """Pairs of classes (true, predicted, how often), most frequent first."""
+    classes = logits.shape[1]
+    table = np.zeros((classes, classes), int)
+    np.add.at(table, (labels, np.argmax(logits, axis=1)), 1)
+    np.fill_diagonal(table, 0)
+    order = np.argsort(-table, axis=None, kind="stable")[:count]
+    pairs = [(int(i // classes), int(i % classes)) for i in order]
+    return [(i, j, int(table[i, j])) for i, j in pairs if table[i, j]]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits [..., K]."""
+    return np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1))

@@ -1,0 +1,233 @@
+"""Pairwise margin losses: LAPM (Kim, Kim, Byun: Localization-Aware Adaptive Pairwise Margin Loss).
+
+f(x) is a feature vector, sim(i, j) = ‖f(i) − f(j)‖₂ (Eq. 8).
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fgjax.losses import common
+
+
+@chex.dataclass(frozen=True)
+class MarginStatistics:
+    """Adaptive margin of one pair type: scalars, or one value per reference [B].
+
+    Attributes:
+      m1: mean distance of generated negatives to their reference (LAPM Eq. 10).
+      sigma: standard deviation of the same distances (LAPM Eq. 12), ddof 0.
+    """
+
+    m1: jax.Array
+    sigma: jax.Array
+
+
+@chex.dataclass(frozen=True)
+class PairMargins:
+    """The margins of LAPM's four negative pairs; `ref_dcdic` uses its m1 only."""
+
+    ref_dcdi1: MarginStatistics
+    ref_dcdi2: MarginStatistics
+    dcdi1_dcdi2: MarginStatistics
+    ref_dcdic: MarginStatistics
+
+
+def margin_statistics(
+    distances: ArrayLike, *, where: ArrayLike | None = None, axis: int | None = None
+) -> MarginStatistics:
+    """Mean and spread of distances, from which LAPM takes its margins (LAPM Eq. 10, 12).
+
+    m₁ = 1/N Σ dᵢ and σ = √(1/N Σ (dᵢ − m₁)²). Constants: no gradient flows into them.
+
+    Args:
+      distances: of N generated samples, any shape.
+      where: bool mask of the samples that count; all by default.
+      axis: over which to average; all axes by default.
+
+    Returns:
+      `MarginStatistics` of float arrays without `axis`; zeros where nothing counts.
+
+    >>> statistics = margin_statistics([1.0, 2.0, 3.0])
+    >>> float(statistics.m1), round(float(statistics.sigma), 4)
+    (2.0, 0.8165)
+    """
+    distances = jax.lax.stop_gradient(common.as_float(distances))
+    where = jnp.ones(distances.shape, bool) if where is None else jnp.asarray(where, bool)
+    m1 = common.masked_mean(distances, where, axis)
+    centered = distances - (m1 if axis is None else jnp.expand_dims(m1, axis))
+    sigma = common.safe_sqrt(common.masked_mean(jnp.square(centered), where, axis))
+    return MarginStatistics(m1=m1, sigma=sigma)
+
+
+def dissimilarity(distances: ArrayLike, m1: ArrayLike, m2: ArrayLike) -> jax.Array:
+    """Pulls a pair's distance into the band [m1, m2] (LAPM Eq. 13, with Eq. 11).
+
+    dissim = max(0, m₁ − d) + max(0, d − m₂). Inside the band value and gradient are 0.
+
+    Args:
+      distances: Euclidean distances [B].
+      m1: lower margin, a scalar or [B].
+      m2: upper margin, a scalar or [B]; infinity leaves the conventional loss.
+
+    Returns:
+      float [B], at least 0.
+
+    >>> dissimilarity(jnp.array([0.5, 1.2, 3.0]), 1.0, 2.0).tolist()
+    [0.5, 0.0, 1.0]
+    """
+    distances = common.as_float(distances)
+    return jax.nn.relu(m1 - distances) + jax.nn.relu(distances - m2)
+
+
+def pairwise_margin_loss(
+    reference: ArrayLike, other: ArrayLike, is_positive: ArrayLike, *, margin: float
+) -> jax.Array:
+    """Conventional pairwise margin loss (LAPM Eq. 7).
+
+    L = d for positive pairs and max(0, m − d) for negative ones, d = ‖reference − other‖₂.
+
+    Args:
+      reference: embeddings [B, D].
+      other: embeddings [B, D].
+      is_positive: [B], 1 or True for a pair of one class.
+      margin: m, not negative.
+
+    Returns:
+      float [B], at least 0.
+
+    Raises:
+      ValueError: shapes differ or the margin is negative.
+
+    >>> one, other = jnp.zeros((2, 2)), jnp.array([[3.0, 4.0], [0.6, 0.8]])
+    >>> pairwise_margin_loss(one, other, jnp.array([True, False]), margin=1.5).tolist()
+    [5.0, 0.5]
+    """
+    common.check_embeddings("pairwise_margin_loss", reference=reference, other=other)
+    common.check_rank("pairwise_margin_loss", 1, is_positive=is_positive)
+    common.check_batch("pairwise_margin_loss", reference=reference, is_positive=is_positive)
+    common.check_not_negative("pairwise_margin_loss", margin=margin)
+    distances = common.euclidean(reference, other)
+    return jnp.where(
+        jnp.asarray(is_positive, bool), distances, jax.nn.relu(margin - distances)
+    )
+
+
+def positive_relationship(reference: ArrayLike, scdi1: ArrayLike, scdi2: ArrayLike) -> jax.Array:
+    """Draws a reference and its two same-class mixtures to one point (LAPM Eq. 9, with Eq. 8).
+
+    sim(ref, SCDI₁) + sim(ref, SCDI₂) + sim(SCDI₁, SCDI₂).
+
+    Args:
+      reference: features of the references [B, D].
+      scdi1: features of SCDI₁ [B, D].
+      scdi2: features of SCDI₂ [B, D].
+
+    Returns:
+      float [B], at least 0.
+
+    Raises:
+      ValueError: the three shapes differ or are not [B, D].
+
+    >>> positive_relationship(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))).tolist()
+    [10.0]
+    """
+    common.check_embeddings(
+        "positive_relationship", reference=reference, scdi1=scdi1, scdi2=scdi2
+    )
+    return (
+        common.euclidean(reference, scdi1)
+        + common.euclidean(reference, scdi2)
+        + common.euclidean(scdi1, scdi2)
+    )
+
+
+def negative_relationship(
+    reference: ArrayLike,
+    dcdi1: ArrayLike,
+    dcdi2: ArrayLike,
+    dcdic: ArrayLike,
+    margins: PairMargins,
+    *,
+    alpha: float = 1.0,
+    additional_term: bool = True,
+) -> jax.Array:
+    """Keeps mixtures with other classes inside their bands (LAPM Eq. 14, with Eq. 12, 13).
+
+    dissim(ref, DCDI₁) + dissim(ref, DCDI₂) + dissim(DCDI₁, DCDI₂) + max(0, m₁ − ‖ref − DCDI_C‖),
+    each pair with its own m₁ and m₂ = m₁ + α σ.
+
+    Args:
+      reference: features of the references [B, D].
+      dcdi1: features of the mixtures with one foreign part [B, D].
+      dcdi2: features of the mixtures with two foreign parts [B, D].
+      dcdic: features of images of another class [B, D].
+      margins: `PairMargins`, of scalars or of [B].
+      alpha: width of the bands in standard deviations (1.2 for Stanford Cars in the paper).
+      additional_term: False drops Eq. 11, which leaves the conventional loss.
+
+    Returns:
+      float [B], at least 0.
+
+    Raises:
+      ValueError: the shapes differ or are not [B, D], or alpha is negative.
+
+    >>> one = MarginStatistics(m1=jnp.float32(1.0), sigma=jnp.float32(0.5))
+    >>> margins = PairMargins(ref_dcdi1=one, ref_dcdi2=one, dcdi1_dcdi2=one, ref_dcdic=one)
+    >>> zero, far = jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])
+    >>> negative_relationship(zero, far, zero, zero, margins).tolist()  # 3.5 + 1 + 3.5 + 1
+    [9.0]
+    """
+    name = "negative_relationship"
+    common.check_embeddings(name, reference=reference, dcdi1=dcdi1, dcdi2=dcdi2, dcdic=dcdic)
+    common.check_not_negative(name, alpha=alpha)
+
+    def dissim(one, other, pair: MarginStatistics):
+        m2 = pair.m1 + alpha * pair.sigma if additional_term else jnp.inf
+        return dissimilarity(common.euclidean(one, other), pair.m1, m2)
+
+    return (
+        dissim(reference, dcdi1, margins.ref_dcdi1)
+        + dissim(reference, dcdi2, margins.ref_dcdi2)
+        + dissim(dcdi1, dcdi2, margins.dcdi1_dcdi2)
+        + jax.nn.relu(margins.ref_dcdic.m1 - common.euclidean(reference, dcdic))
+    )
+
+
+def lapm_loss(
+    classification: ArrayLike,
+    positive: ArrayLike,
+    negative: ArrayLike,
+    is_positive: ArrayLike,
+    *,
+    lambda_: float = 0.75,
+) -> jax.Array:
+    """The whole LAPM objective per reference (LAPM Eq. 15, 16, 17).
+
+    L = λ L_cls + (1 − λ) (S · positive relationship + (1 − S) · negative relationship).
+
+    Args:
+      classification: L_cls of each reference's set [B].
+      positive: `positive_relationship` [B].
+      negative: `negative_relationship` [B].
+      is_positive: indicator S [B], 1 for a positive set.
+      lambda_: λ in [0, 1]; the paper takes 0.75 (CUB, DeepFashion) and 0.8 (Cars, Aircraft).
+
+    Returns:
+      float [B]. The branch that S leaves out gets no gradient, even where it is not finite.
+
+    Raises:
+      ValueError: an array is not [B], or λ lies outside [0, 1].
+
+    >>> lapm_loss(jnp.ones(2), jnp.full(2, 4.0), jnp.full(2, 8.0), jnp.array([1, 0])).tolist()
+    [1.75, 2.75]
+    """
+    arrays = {"classification": classification, "positive": positive, "negative": negative}
+    common.check_rank("lapm_loss", 1, **arrays, is_positive=is_positive)
+    common.check_batch("lapm_loss", **arrays, is_positive=is_positive)
+    if not 0 <= lambda_ <= 1:
+        raise ValueError(f"lapm_loss: lambda_ is {lambda_}, but must lie in [0, 1].")
+    chosen = jnp.asarray(is_positive, bool)
+    pair = jnp.where(chosen, common.as_float(positive), common.as_float(negative))
+    return lambda_ * common.as_float(classification) + (1 - lambda_) * pair

@@ -1,0 +1,275 @@
+"""The training loop. There is one."""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain.python as grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax.config import Checkpoints as CheckpointConfig
+from fgjax.config import Data
+from fgjax.data import loading
+from fgjax.errors import UserError
+from fgjax.training import checkpoints, sharding
+from fgjax.training.logging import MetricsWriter
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Loss = Callable[[nnx.Module, Batch, Any, jax.Array], tuple[jax.Array, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """A stream of examples and how it is cut into steps and epochs."""
+
+    dataset: grain.MapDataset
+    batch_size: int
+    steps_per_epoch: int
+    data: Data
+    images_per_example: int = 1
+
+
+def epoch_batches(
+    dataset: grain.MapDataset, count: int, batch_size: int, data: Data, *, images_per_example: int = 1
+) -> Batches:
+    """Batches of a stream over `count` examples: an epoch is count // batch_size steps, at least 1."""
+    steps = max(count // batch_size, 1)
+    return Batches(dataset, batch_size, steps, data, images_per_example)
+
+
+def fit(
+    model: nnx.Module,
+    loss: Loss,
+    batches: Batches,
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    key: jax.Array,
+    folder: pathlib.Path,
+    trainable: Any = nnx.Param,
+    before_epoch: Callable[[nnx.Module, int, jax.Array], Any] | None = None,
+    evaluator: Callable[[nnx.Module, int], dict[str, float]] | None = None,
+    saving: CheckpointConfig | None = None,
+    title: str = "",
+) -> None:
+    """Train a model in place, resuming where an earlier call with the same folder stopped.
+
+    Args:
+      model: trained in place.
+      loss: pure `loss(model, batch, statistics, key) -> (scalar, metrics)`.
+      batches: the data; step k always sees the same batch.
+      optimizer: applied to the trainable variables.
+      epochs: passes to make.
+      key: from which each step's and epoch's key is folded.
+      folder: for checkpoints and metrics.
+      trainable: nnx filter. A module without a trainable parameter keeps its batch norm in
+        evaluation mode.
+      before_epoch: `(model, epoch, key) -> statistics`, arrays of fixed shape that every step of
+        the epoch gets; they are saved, because in mid-epoch they cannot be recomputed.
+      evaluator: `(model, epoch) -> metrics`, called every `saving.evaluate_every` epochs.
+      saving: when to save and to evaluate.
+      title: for the progress bar.
+
+    Raises:
+      UserError: a loss or gradient is not finite; the last checkpoint is intact.
+    """
+    saving = saving or CheckpointConfig()
+    set_mode(model, trainable)
+    graph, trained, rest = nnx.split(model, trainable, ...)
+    structure = functools.partial(nnx.merge, graph)
+    state = {
+        "trained": sharding.replicate(nnx.to_pure_dict(trained)),
+        "rest": sharding.replicate(nnx.to_pure_dict(rest)),
+        "optimizer": sharding.replicate(optimizer.init(nnx.to_pure_dict(trained))),
+    }
+    step_function = _make_step(graph, trained, rest, loss, optimizer, trainable, key)
+
+    def current_model() -> nnx.Module:
+        merged = structure(*_with_values(trained, rest, state["trained"], state["rest"]))
+        merged.eval()
+        return merged
+
+    def statistics_for(epoch: int) -> Any:
+        if before_epoch is None:
+            return {}
+        drawn = before_epoch(current_model(), epoch, jax.random.fold_in(key, 2**31 - 1 - epoch))
+        return sharding.replicate(drawn)
+
+    store = checkpoints.Checkpoints(folder)
+    step, total = 0, epochs * batches.steps_per_epoch
+    statistics: Any = None
+    if store.latest() is not None:
+        step = store.latest()
+        statistics = statistics_for(0)  # for its structure
+        restored = store.restore({**state, "statistics": statistics})
+        statistics = restored.pop("statistics")
+        state.update(restored)
+        log.info("%s resumes at step %d of %d", title or folder.name, step, total)
+    writer = MetricsWriter(folder, resumed_step=step, total_steps=total, title=title or folder.name)
+    feed = _prefetch(
+        loading.batches(
+            batches.dataset,
+            batch_size=batches.batch_size,
+            start=step,
+            stop=total,
+            data=batches.data,
+        )
+    )
+    pending: list[tuple[int, Metrics]] = []
+    history = _EpochClock(batches)
+    try:
+        while step < total:
+            epoch = step // batches.steps_per_epoch
+            if step % batches.steps_per_epoch == 0:
+                statistics = statistics_for(epoch)
+                history.start()
+            batch = next(feed)
+            state["trained"], state["rest"], state["optimizer"], metrics = step_function(
+                state["trained"], state["rest"], state["optimizer"], statistics, batch, step
+            )
+            step += 1
+            pending.append((step, metrics))
+            history.step()
+            if len(pending) >= 2:  # wait for the step before, so that the queue stays short
+                jax.block_until_ready(pending[-2][1])
+            writer.advance(1, **history.rates())
+            ends_epoch = step % batches.steps_per_epoch == 0
+            saves = ends_epoch or (saving.every_steps and step % saving.every_steps == 0)
+            if saves:
+                means = _flush(pending, history, folder)
+                store.save(step, {**state, "statistics": statistics})
+                if ends_epoch:
+                    means.update(history.summary())
+                    done = epoch + 1
+                    look = saving.evaluate_every and done % saving.evaluate_every == 0
+                    if evaluator is not None and (look or step == total):
+                        means.update(evaluator(current_model(), done))
+                    writer.write(step, done, means)
+    finally:
+        writer.close()
+        store.close()
+    log.debug("%s: the step was compiled %d times", title, step_function._cache_size())
+    checkpoints.load_model(model, _joined(state["trained"], state["rest"]))
+    model.eval()
+
+
+def set_mode(model: nnx.Module, trainable: Any) -> None:
+    """Training mode for modules with a trainable parameter, evaluation mode for all others."""
+    trained = set(nnx.to_flat_state(nnx.state(model, trainable)).paths)
+    model.eval()
+    for path, module in nnx.iter_modules(model):
+        owns = any(p[: len(path)] == path for p in trained)
+        if owns and hasattr(module, "use_running_average"):
+            module.use_running_average = False
+        if owns and hasattr(module, "deterministic"):
+            module.deterministic = False
+
+
+def _with_values(trained: nnx.State, rest: nnx.State, trained_values, rest_values):
+    """Copies of two states that hold the given plain values."""
+    states = []
+    for state, values in ((trained, trained_values), (rest, rest_values)):
+        copy = jax.tree.map(lambda x: x, state)
+        nnx.replace_by_pure_dict(copy, values)
+        states.append(copy)
+    return states
+
+
+def _joined(one: dict, other: dict) -> dict:
+    """Two disjoint nested dicts as one."""
+    result = dict(one)
+    for name, value in other.items():
+        result[name] = _joined(result[name], value) if name in result else value
+    return result
+
+
+def _make_step(graph, trained, rest, loss: Loss, optimizer, trainable, key):
+    """One jitted update; statistics and the step's number are arguments, so it compiles once."""
+
+    def update(trained_values, rest_values, optimizer_state, statistics, batch, step):
+        step_key = jax.random.fold_in(key, step)
+
+        def objective(values):
+            model = nnx.merge(graph, *_with_values(trained, rest, values, rest_values), copy=True)
+            value, metrics = loss(model, batch, statistics, step_key)
+            _, _, new_rest = nnx.split(model, trainable, ...)
+            return value, (metrics, nnx.to_pure_dict(new_rest))
+
+        (value, (metrics, new_rest)), gradient = jax.value_and_grad(objective, has_aux=True)(
+            trained_values
+        )
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, trained_values)
+        metrics = {**metrics, "loss": value, "gradient_norm": optax.global_norm(gradient)}
+        return optax.apply_updates(trained_values, updates), new_rest, optimizer_state, metrics
+
+    return jax.jit(update, donate_argnums=(0, 1, 2))
+
+
+def _prefetch(iterator: Iterator[Any]) -> Iterator[Batch]:
+    """Keep one batch on its way to the devices while the step runs."""
+    ready = None
+    for batch in iterator:
+        following = sharding.shard(batch)
+        if ready is not None:
+            yield ready
+        ready = following
+    if ready is not None:
+        yield ready
+
+
+def _flush(pending: list[tuple[int, Metrics]], history: "_EpochClock", folder) -> dict[str, float]:
+    """Fetch the pending metrics, refuse what is not finite, and return the epoch's means."""
+    fetched = jax.device_get(pending)
+    pending.clear()
+    for step, metrics in fetched:
+        for name in ("loss", "gradient_norm"):
+            if not np.isfinite(metrics[name]):
+                raise UserError(
+                    f"the {name.replace('_', ' ')} is {metrics[name]} at step {step} of "
+                    f"{folder.name}: lower its learning_rate or set optimizer.clip; the last "
+                    "checkpoint is intact, and the same command resumes there."
+                )
+    return history.add([metrics for _, metrics in fetched])
+
+
+class _EpochClock:
+    """Rates and means of the running epoch."""
+
+    def __init__(self, batches: Batches):
+        self._images = batches.batch_size * batches.images_per_example
+        self.start()
+
+    def start(self) -> None:
+        self._began, self._steps, self._metrics = time.monotonic(), 0, []
+
+    def step(self) -> None:
+        self._steps += 1
+
+    def rates(self) -> dict[str, str]:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return {"images/s": f"{self._steps * self._images / seconds:.0f}"}
+
+    def add(self, metrics: list[Metrics]) -> dict[str, float]:
+        self._metrics += metrics
+        names = self._metrics[0]
+        return {n: float(np.mean([m[n] for m in self._metrics])) for n in names}
+
+    def summary(self) -> dict[str, float]:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return {"images_per_second": self._steps * self._images / seconds, "epoch_seconds": seconds}
+
+
+def dtype_of(name: str) -> Any:
+    """The compute dtype by its config name."""
+    return {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[name]

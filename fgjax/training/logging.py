@@ -1,0 +1,69 @@
+"""Metrics to JSON lines, TensorBoard and a progress bar."""
+
+import json
+import logging
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """All lines of a stage's metrics.jsonl, oldest first."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+
+
+class MetricsWriter:
+    """Writes a stage's metrics; on resuming, forgets what was written after the resumed step."""
+
+    def __init__(self, folder: pathlib.Path, *, resumed_step: int, total_steps: int, title: str):
+        self._active = jax.process_index() == 0
+        self._bar = None
+        if not self._active:
+            return
+        from tensorboardX import SummaryWriter
+
+        kept = [line for line in read_metrics(folder) if line["step"] <= resumed_step]
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / "metrics.jsonl", "w")  # noqa: SIM115
+        for line in kept:
+            self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
+        self._bar = tqdm(
+            total=total_steps, initial=resumed_step, desc=title, unit="step",
+            mininterval=1.0, dynamic_ncols=True,
+        )  # fmt: skip
+        self._started = time.monotonic()
+
+    def advance(self, steps: int, **shown: str) -> None:
+        """Move the progress bar."""
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(steps)
+
+    def write(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
+        """Append one line and the same scalars to TensorBoard."""
+        if not self._active:
+            return
+        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        self._file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if np.isfinite(value):
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        if self._active:
+            self._bar.close()
+            self._file.close()
+            self._board.close()

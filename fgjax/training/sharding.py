@@ -1,0 +1,38 @@
+"""Data parallelism: `jax.jit` over a mesh with the one axis `data`."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+@functools.cache
+def data_mesh() -> Mesh:
+    """All devices of all processes on one axis `data`.
+
+    The axis is Auto: with the default Explicit axes `x @ x.T`, `labels[:, None] == labels[None]`
+    and `centers[labels]` fail on a sharded batch.
+    """
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicate(tree: Any) -> Any:
+    """The same values on every device, in buffers of their own (so that they can be donated)."""
+    sharding = NamedSharding(data_mesh(), PartitionSpec())
+    return jax.device_put(jax.tree.map(np.asarray, tree), sharding)
+
+
+def shard(batch: Any) -> Any:
+    """This process's rows of a batch as global arrays, split over the devices by rows."""
+    sharding = NamedSharding(data_mesh(), PartitionSpec("data"))
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
+    )
+
+
+def divisible(batch_size: int) -> int:
+    """The batch size, rounded up to a multiple of the devices."""
+    devices = jax.device_count()
+    return -(-batch_size // devices) * devices
