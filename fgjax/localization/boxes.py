@@ -1,8 +1,9 @@
 """Boxes: (ymin, xmin, ymax, xmax), normalised to [0, 1] of the image they lie in.
 
-Pure NumPy, any leading dimensions.
+Pure functions of NumPy arrays with any leading dimensions.
 """
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -72,3 +73,21 @@ def flip(boxes: ArrayLike) -> np.ndarray:
     """Boxes [..., 4] of the horizontally mirrored image."""
     boxes = np.asarray(boxes)
     return np.stack([boxes[..., 0], 1 - boxes[..., 3], boxes[..., 2], 1 - boxes[..., 1]], axis=-1)
+
+
+def largest_component(mask: ArrayLike, *, smallest: float = 0.05) -> np.ndarray:
+    """Box [4] of the largest 8-connected region of a bool mask [H, W].
+
+    Ties go to the first region in raster order. A region smaller than the share `smallest` of the
+    image, or an empty mask, gives the whole image.
+    """
+    mask = np.asarray(mask, np.uint8)
+    count, _, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        return WHOLE.copy()
+    left, top, width, height, pixels = statistics[1 + np.argmax(statistics[1:, cv2.CC_STAT_AREA])]
+    if pixels < smallest * mask.size:
+        return WHOLE.copy()
+    rows, columns = mask.shape
+    box = [top / rows, left / columns, (top + height) / rows, (left + width) / columns]
+    return np.array(box, np.float32)

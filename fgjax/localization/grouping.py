@@ -1,0 +1,113 @@
+"""Channel grouping of MA-CNN (Zheng et al. 2017): which channels of a map fire on which part.
+
+A channel that peaks at the nose in one image peaks at the nose in others. Channels with the same
+peaks form a part; a part's map is the sum of its channels.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def peaks(features: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Where each channel is strongest, and how strong.
+
+    Args:
+      features: map [B, H, W, C].
+
+    Returns:
+      centres (y, x) in [0, 1] of the strongest cell (the first in raster order) [B, C, 2], and the
+      strengths [B, C]; a dead channel has strength 0 and a meaningless centre.
+    """
+    features = jnp.asarray(features, jnp.float32)
+    batch, height, width, channels = features.shape
+    flat = features.reshape(batch, height * width, channels)
+    cell = jnp.argmax(flat, axis=1)
+    centers = jnp.stack([(cell // width + 0.5) / height, (cell % width + 0.5) / width], axis=-1)
+    return centers, jnp.max(flat, axis=1)
+
+
+def part_centers(scores: ArrayLike) -> jax.Array:
+    """Part centres [B, N, 2] from part scores Σ_j d_j X_j [B, H, W, N], before any activation.
+
+    A sigmoid of these sums saturates to 1 in float32, so the peak is taken here.
+    """
+    return peaks(scores)[0]
+
+
+def part_scores(features: ArrayLike, gates: ArrayLike) -> jax.Array:
+    """Σ_j d_j X_j: features [B, H, W, C] and gates [B, N, C] to [B, H, W, N]."""
+    return jnp.einsum("bhwc,bnc->bhwn", jnp.asarray(features, jnp.float32), gates)
+
+
+def attention(scores: ArrayLike) -> jax.Array:
+    """Part attention maps that sum to 1 over space, from part scores [B, H, W, N].
+
+    The authors' release: m = tanh(0.1 · mean_c d_c X_c), pooled by softplus(m)⁴ / Σ softplus(m)⁴.
+    Here the scores are first brought to [0, 1] per map, so that tanh does not saturate however
+    strong the features are.
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    low = jnp.min(scores, axis=(1, 2), keepdims=True)
+    high = jnp.max(scores, axis=(1, 2), keepdims=True)
+    unit = (scores - low) / jnp.maximum(high - low, 1e-6)
+    sharpened = jnp.exp(8.0 * jnp.log(jax.nn.softplus(jnp.tanh(2.0 * unit - 1.0))))
+    return sharpened / jnp.sum(sharpened, axis=(1, 2), keepdims=True)
+
+
+def group_channels(
+    centers: np.ndarray,
+    strengths: np.ndarray,
+    *,
+    num_parts: int,
+    spare_groups: int = 1,
+    compact_share: float = 0.5,
+    seed: int = 0,
+) -> np.ndarray:
+    """Groups of channels by where they peak: the initial membership of each part.
+
+    With `spare_groups=0, compact_share=1` this is MA-CNN's: k-means (k-means++, 10 restarts) of
+    the channels' concatenated peak coordinates over all images. Weak features make that unstable,
+    as most channels wander. The defaults cluster the mean peak of the half of the channels that
+    wander least, into one group more than there are parts, and keep the most compact groups.
+
+    Args:
+      centers: peaks [M, C, 2] over M images.
+      strengths: [M, C]; a channel that is dead on an image gets its mean peak there.
+      num_parts: N.
+      spare_groups: groups beyond N of which the least compact are dropped.
+      compact_share: share of the channels that take part, least wandering first.
+      seed: of k-means.
+
+    Returns:
+      bool [N, C] membership, parts ordered from left to right by their mean centre: one global
+      order, so that part i corresponds across images.
+    """
+    from sklearn.cluster import KMeans
+
+    alive = strengths > 0
+    count = np.maximum(alive.sum(axis=0), 1)[:, None]
+    mean = np.where(alive[..., None], centers, 0).sum(axis=0) / count
+    filled = np.where(alive[..., None], centers, mean)
+    wander = filled.std(axis=0).sum(axis=-1)
+    wander = np.where(alive.any(axis=0), wander, np.inf)
+    groups = num_parts + spare_groups
+    keep = max(round(compact_share * len(wander)), groups)
+    chosen = np.argsort(wander, kind="stable")[:keep]
+    if spare_groups or compact_share < 1:
+        rows = mean[chosen]
+    else:
+        rows = filled[:, chosen].transpose(1, 0, 2).reshape(len(chosen), -1)
+    labels = KMeans(groups, n_init=10, random_state=seed).fit(rows).labels_
+    # How far a group's channels lie apart within one image.
+    spread = [
+        filled[:, chosen[labels == g]].std(axis=1).mean() if np.sum(labels == g) > 1 else np.inf
+        for g in range(groups)
+    ]
+    best = np.argsort(spread, kind="stable")[:num_parts]
+    best = sorted(best, key=lambda g: mean[chosen[labels == g], 1].mean())
+    membership = np.zeros((num_parts, len(wander)), bool)
+    for part, group in enumerate(best):
+        membership[part, chosen[labels == group]] = True
+    return membership

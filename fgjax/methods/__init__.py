@@ -1,0 +1,32 @@
+"""The published systems, one file each, named as in a config's argument.
+
+A method module has `Config` (a dataclass with `validate`), `run(run) -> metrics`,
+`load_predictor(run) -> Predictor` and `STUDIES`.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from fgjax.errors import UserError
+
+
+def names() -> list[str]:
+    """All methods that exist."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
+
+
+def get(name: str) -> ModuleType:
+    """The module of a method.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    if name not in names():
+        raise UserError(f"method {name!r} is not known; choose one of {', '.join(names())}.")
+    return importlib.import_module(f"fgjax.methods.{name}")
+
+
+def of(config) -> ModuleType:
+    """The module whose `Config` the method's hyper-parameters are."""
+    return importlib.import_module(type(config.method).__module__)

@@ -1,0 +1,89 @@
+"""Stage `classifier`: the backbone on whole images with cross-entropy."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from fgjax import models
+from fgjax.config import Training
+from fgjax.data.loading import Reader, training_stream
+from fgjax.evaluation import classification
+from fgjax.training import checkpoints, optimizer
+from fgjax.training.fit import epoch_batches, fit
+from fgjax.training.run import Run, Stage
+
+log = logging.getLogger(__name__)
+
+
+def cross_entropy(model, batch, statistics, key):
+    """Softmax cross-entropy of single images."""
+    del statistics, key
+    logits = model(models.normalize(batch["image"]))["logits"]
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]))
+    return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
+
+
+def whole_images(run: Run) -> tuple[Reader, Reader]:
+    """Readers of the whole training and test images."""
+    data = run.config.data
+    make = lambda split: Reader(split, data.image_size, data.augmentation)  # noqa: E731
+    return make(run.dataset.train), make(run.dataset.test)
+
+
+def evaluator_on(run: Run, reader: Reader, batch_size: int):
+    """Evaluation on the held-out training images during training; None without any."""
+    held_out = run.held_out_indices
+    if not len(held_out):
+        return None
+
+    def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
+        del epoch
+        logits = classification.predict_logits(model, reader, held_out, batch_size=batch_size)
+        metrics = classification.classification_metrics(logits, reader.split.labels[held_out])
+        return {f"held_out_{name}": value for name, value in metrics.items()}
+
+    return evaluate
+
+
+def train_classifier(run: Run, training: Training) -> Stage:
+    """Train it, or find it trained."""
+    stage = run.stage("classifier", training)
+    if stage.done:
+        return stage
+    model = run.build_model()
+    train, test = whole_images(run)
+    batches = epoch_batches(
+        training_stream(train, run.train_indices, seed=run.seed("classifier")),
+        len(run.train_indices),
+        training.batch_size,
+        run.config.data,
+    )
+    evaluate = evaluator_on(run, train, training.batch_size)
+    fit(
+        model,
+        cross_entropy,
+        batches,
+        optimizer=optimizer.make(
+            training.optimizer, steps_per_epoch=batches.steps_per_epoch, epochs=training.epochs
+        ),
+        epochs=training.epochs,
+        key=run.key("classifier"),
+        folder=stage.folder,
+        evaluator=evaluate,
+        saving=run.config.checkpoints,
+        title="classifier",
+    )
+    checkpoints.save_model(stage.folder, model)
+    metrics = evaluate(model, training.epochs) if evaluate else {}
+    stage.finish(metrics)
+    log.info("classifier: held-out top-1 %.3f", metrics.get("held_out_top1", jnp.nan))
+    return stage
+
+
+def classifier_maps(model: nnx.Module, batch) -> dict[str, jax.Array]:
+    """Last feature map, logits: for `classification.iterate`."""
+    outputs = model(models.normalize(batch["image"]))
+    return {"map": models.last_map(outputs), "logits": outputs["logits"]}

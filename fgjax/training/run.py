@@ -1,0 +1,180 @@
+"""What a method gets to work with: config, data, folders of stages, seeds."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from fgjax import models
+from fgjax.config import Config, differences, flatten
+from fgjax.data.datasets import Dataset
+from fgjax.data.loading import split_held_out
+from fgjax.errors import UserError
+from fgjax.training import checkpoints
+from fgjax.training.fit import dtype_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Stage:
+    """One stage's folder: checkpoints, artifacts, and `done.json` once it has finished."""
+
+    name: str
+    folder: pathlib.Path
+    fingerprint: str
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier run finished the stage."""
+        return (self.folder / "done.json").exists()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the finished stage measured."""
+        return json.loads((self.folder / "done.json").read_text())
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Mark the stage as done; its loop's checkpoints are not needed any more."""
+        write_json(self.folder / "done.json", metrics)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Write an artifact `name`.npz whole or not at all."""
+        path = self.folder / f"{name}.npz"
+        with disk_errors(path):
+            temporary = path.with_name(f".{name}.tmp.npz")
+            np.savez(temporary, **arrays)
+            temporary.replace(path)
+
+    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Read an artifact."""
+        with np.load(self.folder / f"{name}.npz") as stored:
+            return dict(stored)
+
+
+@dataclasses.dataclass
+class Run:
+    """A config, its dataset and its folders.
+
+    Attributes:
+      pool: where stages are kept by content instead of under the workdir; studies share stages.
+    """
+
+    config: Config
+    dataset: Dataset
+    workdir: pathlib.Path
+    pool: pathlib.Path | None = None
+
+    def __post_init__(self):
+        labels = self.dataset.train.labels
+        self.train_indices, self.held_out_indices = split_held_out(
+            labels, self.config.data.held_out, seed=self.config.seed
+        )
+        self.stages: dict[str, Stage] = {}
+
+    def key(self, *path: str) -> jax.Array:
+        """A random key that depends on the seed and a name."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), _number("/".join(path)))
+
+    def seed(self, *path: str) -> int:
+        """A seed for NumPy and grain that depends on the config's seed and a name."""
+        return _number(f"{self.config.seed}/{'/'.join(path)}") & 0x7FFFFFFF
+
+    def stage(self, name: str, *settings: Any, after: tuple[Stage, ...] = (), **extra: Any) -> Stage:
+        """The folder of a stage, decided by everything that its result depends on.
+
+        Args:
+          name: of the stage.
+          *settings: config dataclasses that the stage reads.
+          after: stages whose results it uses.
+          **extra: further values that it depends on.
+
+        Raises:
+          UserError: the folder holds a stage made with other settings; names the fields.
+        """
+        config = self.config
+        identity = {
+            "stage": name,
+            "seed": config.seed,
+            "backbone": config.backbone,
+            "pretrained": config.pretrained,
+            "dtype": config.dtype,
+            "dataset": self.dataset.name,
+            "dataset_fingerprint": self.dataset.fingerprint,
+            "held_out": config.data.held_out,
+            "image_size": config.data.image_size,
+            **flatten(config.data.augmentation, "augmentation."),
+            **extra,
+        }
+        for setting in settings:
+            identity.update(flatten(setting))
+        identity.update({f"after.{stage.name}": stage.fingerprint for stage in after})
+        fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+        folder = self.workdir / name if self.pool is None else self.pool / f"{name}-{fingerprint}"
+        record = folder / "stage.json"
+        if record.exists():
+            changed = differences(json.loads(record.read_text()), identity)
+            if changed:
+                raise UserError(
+                    f"{folder} holds a stage of another config ({'; '.join(changed)}): "
+                    "choose another --workdir or remove that folder."
+                )
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, identity)
+        self.stages[name] = Stage(name, folder, fingerprint)
+        return self.stages[name]
+
+    def build_model(self, *, name: str = "model", pretrained: bool = True) -> nnx.Module:
+        """The config's backbone with a head for the dataset's classes."""
+        config = self.config
+        rngs = nnx.Rngs(self.key(name))
+        model = models.build(
+            config.backbone,
+            num_classes=self.dataset.num_classes,
+            rngs=rngs,
+            dtype=dtype_of(config.dtype),
+        )
+        if config.pretrained and pretrained:
+            models.load_pretrained(model, config.pretrained)
+        return model
+
+    def load_model(self, stage: Stage) -> nnx.Module:
+        """The backbone as a finished stage left it."""
+        model = self.build_model(pretrained=False)
+        checkpoints.restore_model(stage.folder, model)
+        model.eval()
+        return model
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    with disk_errors(path):
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n")
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def disk_errors(path: pathlib.Path):
+    """Turn a full or read-only disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written ({error.strerror or error}): free some space or choose "
+            "another --workdir; the same command resumes."
+        ) from error
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
