@@ -164,3 +164,47 @@ def _require(condition: bool, field: str, value: Any, wanted: str) -> None:
 def require(condition: bool, field: str, value: Any, wanted: str) -> None:
     """`check`'s refusal, for the methods' own fields: "config.method.FIELD is …"."""
     _require(condition, f"method.{field}", value, wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a study.
+
+    Attributes:
+      overrides: {"method.alpha": 1.2}; a callable gets the config and returns the value.
+      paper: the paper's number, if it has one.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    paper: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A table or figure of a paper as data: what varies from row to row.
+
+    Attributes:
+      source: which table of which paper.
+      metric: the entry of results.json that is compared, a fraction shown in per cent.
+      notes: further entries to print.
+    """
+
+    title: str
+    source: str
+    rows: tuple[Row, ...]
+    metric: str = "top1"
+    notes: tuple[str, ...] = ()
+
+
+def override(config: Config, overrides: dict[str, Any]) -> Config:
+    """A copy of a config with dotted fields replaced; callables are applied to the original.
+
+    Raises:
+      UserError: a field does not exist.
+    """
+    import copy
+
+    changed = copy.deepcopy(config)
+    values = {k: v(config) if callable(v) else v for k, v in overrides.items()}
+    return restore(changed, values)

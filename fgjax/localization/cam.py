@@ -41,7 +41,10 @@ def cam_box(activation: np.ndarray, *, threshold: float = 0.2, size: int = 224) 
     return boxes.largest_component((fine - low) / (high - low) >= threshold)
 
 
-def scda_box(activation: np.ndarray, *, size: int = 224) -> np.ndarray:
-    """Object box [4] of SCDA's aggregation map [H, W]: above its mean (strictly), largest region."""
+def scda_box(activation: np.ndarray, *, threshold: float = 1.0, size: int = 224) -> np.ndarray:
+    """Object box [4] of SCDA's aggregation map [H, W]: the largest region above its mean.
+
+    The map is upsampled first; `threshold` multiplies the mean (1 in the paper, strictly above).
+    """
     fine = cv2.resize(np.asarray(activation, np.float32), (size, size))
-    return boxes.largest_component(fine > np.mean(activation))
+    return boxes.largest_component(fine > threshold * np.mean(activation))

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 METHODS = ("cam", "scda", "annotated")
 
 
-def _maps(model: nnx.Module, batch):
+def activation_maps(model: nnx.Module, batch):
+    """CAM of the true and of the predicted class and SCDA's map, each [B, H, W]."""
     outputs = model(models.normalize(batch["image"]))
     features, logits = models.last_map(outputs), outputs["logits"]
     weights = model.fc.kernel[...]
@@ -36,8 +37,19 @@ def _maps(model: nnx.Module, batch):
     }
 
 
+def box_of(activation: np.ndarray, method: str, threshold: float) -> np.ndarray:
+    """Object box [4] of one map by CAM (share of its range) or SCDA (multiples of its mean)."""
+    find = {"cam": cam.cam_box, "scda": cam.scda_box}[method]
+    return find(activation, threshold=threshold)
+
+
 def localize(
-    model: nnx.Module, reader: Reader, *, threshold: float, batch_size: int, labelled: np.ndarray
+    model: nnx.Module,
+    reader: Reader,
+    *,
+    thresholds: dict[str, float],
+    batch_size: int,
+    labelled: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Boxes by CAM and by SCDA for all images of a split: {"cam": [N, 4], "scda": [N, 4]}.
 
@@ -46,12 +58,12 @@ def localize(
     count = len(reader.split)
     found = {name: np.zeros((count, 4), np.float32) for name in ("cam", "scda")}
     for outputs, rows in classification.iterate(
-        model, reader, np.arange(count), batch_size=batch_size, outputs_of=_maps
+        model, reader, np.arange(count), batch_size=batch_size, outputs_of=activation_maps
     ):
         for number, row in enumerate(rows):
             source = "true" if labelled[row] else "predicted"
-            found["cam"][row] = cam.cam_box(outputs[source][number], threshold=threshold)
-            found["scda"][row] = cam.scda_box(outputs["sum"][number])
+            for method, name in (("cam", source), ("scda", "sum")):
+                found[method][row] = box_of(outputs[name][number], method, thresholds[method])
     return found
 
 
@@ -73,10 +85,17 @@ def annotated(split: Split, title: str) -> np.ndarray:
 
 
 def locate_objects(
-    run: Run, classifier: Stage, method: str, *, threshold: float, batch_size: int
+    run: Run,
+    classifier: Stage,
+    method: str,
+    *,
+    cam_threshold: float,
+    scda_threshold: float,
+    batch_size: int,
 ) -> Stage:
     """Boxes of all images as the artifact `boxes`, scored against the truth where there is one."""
-    stage = run.stage("objects", after=(classifier,), objects=method, threshold=threshold)
+    thresholds = {"cam": cam_threshold, "scda": scda_threshold}
+    stage = run.stage("objects", after=(classifier,), objects=method, **thresholds)
     if stage.done:
         return stage
     dataset = run.dataset
@@ -91,7 +110,7 @@ def locate_objects(
             if name == "train":
                 labelled[run.train_indices] = True
             found = localize(
-                model, reader, threshold=threshold, batch_size=batch_size, labelled=labelled
+                model, reader, thresholds=thresholds, batch_size=batch_size, labelled=labelled
             )
             chosen[name] = found[method]
             for other, guess in found.items():

@@ -137,9 +137,9 @@ class MembershipLoss:
         return jnp.mean(jnp.square(gates - wanted)), {}
 
 
-def _localized(model: nnx.Module, batch):
-    outputs = model(models.normalize(batch["image"]))
-    return {"centers": outputs["centers"]}
+def localized(model: nnx.Module, batch):
+    """Part centres [B, N, 2] of crops, for `classification.forward`."""
+    return {"centers": model(models.normalize(batch["image"]))["centers"]}
 
 
 def _channel_peaks(model: nnx.Module, batch):
@@ -155,7 +155,7 @@ def part_boxes(
     found = [
         outputs["centers"]
         for outputs, _ in classification.iterate(
-            model, reader, rows, batch_size=batch_size, outputs_of=_localized
+            model, reader, rows, batch_size=batch_size, outputs_of=localized
         )
     ]
     return boxes.around(np.concatenate(found), settings.part_size / 2)

@@ -1,0 +1,5 @@
+"""Every picture that a run or a study leaves."""
+
+
+def draw(run):
+    pass

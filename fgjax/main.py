@@ -1,0 +1,191 @@
+"""`run(config, workdir)`: dataset → method → results.json and figures."""
+
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import jax
+
+from fgjax import methods, models
+from fgjax.config import Config, check, differences, identity
+from fgjax.data.datasets import Dataset, load_dataset
+from fgjax.errors import UserError
+from fgjax.training.run import Run, write_json
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("fgjax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets",
+             "chex", "numpy", "opencv-python-headless")  # fmt: skip
+
+
+def setup(workdir: pathlib.Path | None = None) -> None:
+    """Logging to the terminal (and `workdir`/log.txt) and the persistent compilation cache."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if workdir is not None:
+        handlers.append(logging.FileHandler(workdir / "log.txt"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "h5py", "httpx", "httpx2"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
+        pathlib.Path("~/.cache/fgjax/xla").expanduser()
+    )
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def default_workdir(config: Config) -> pathlib.Path:
+    """`runs/<config>-<method>`, from the current folder."""
+    return pathlib.Path("runs") / config.name
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+    """Make the workdir this config's own.
+
+    Raises:
+      UserError: it holds another config (names the fields), or cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / f".write-test-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the workdir {workdir} cannot be written ({error.strerror or error}): "
+            "choose another with --workdir."
+        ) from error
+    record = workdir / "config.json"
+    wanted = json.loads(json.dumps(identity(config)))
+    if record.exists():
+        changed = differences(json.loads(record.read_text()), wanted)
+        if changed:
+            raise UserError(
+                f"the workdir {workdir} holds a run of another config ({'; '.join(changed)}): "
+                "choose another --workdir, or remove it to start over."
+            )
+    else:
+        write_json(record, wanted)
+
+
+def fetch(config: Config) -> Dataset:
+    """Weights and dataset, before anything is compiled; one sentence names all that is missing.
+
+    Raises:
+      UserError: one of them is not here and cannot be downloaded.
+    """
+    problems = []
+    if config.pretrained:
+        try:
+            models.resolve(config.pretrained)
+        except UserError as error:
+            problems.append(str(error).rstrip("."))
+    try:
+        data = config.data
+        dataset = load_dataset(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    except UserError as error:
+        problems.insert(0, str(error).rstrip("."))
+    if problems:
+        hint = ""
+        if not config.data.dataset.startswith("synthetic"):
+            hint = (
+                "; for a first look without any download run "
+                "`python train.py --config=configs/aircraft.py:demo`"
+            )
+        raise UserError("; and ".join(problems) + hint + ".")
+    return dataset
+
+
+def run(
+    config: Config, workdir: pathlib.Path, *, pool: pathlib.Path | None = None, figures: bool = True
+) -> dict[str, Any]:
+    """Train and measure as a config says; the same call again resumes.
+
+    Args:
+      config: the experiment.
+      workdir: where everything goes.
+      pool: folder of stages shared between runs, for studies.
+      figures: whether to draw pictures at the end.
+
+    Returns:
+      What is written to `workdir`/results.json.
+
+    Raises:
+      UserError: whatever a person can mend.
+    """
+    check(config, jax.device_count())
+    claim(workdir, config)
+    dataset = fetch(config)
+    log.info(
+        "%s: %d training and %d test images of %d classes, %d %s device(s), workdir %s",
+        dataset.name, len(dataset.train), len(dataset.test), dataset.num_classes,
+        jax.device_count(), jax.devices()[0].platform, workdir,
+    )  # fmt: skip
+    method = methods.of(config)
+    context = Run(config, dataset, workdir, pool)
+    outcome = method.run(context)
+    results = {
+        "method": method.__name__.rsplit(".", 1)[-1],
+        "metrics": outcome["metrics"],
+        "protocol": {**protocol(config, dataset, context), **outcome["protocol"]},
+    }
+    write_json(workdir / "results.json", results)
+    if figures:
+        from fgjax import figures as pictures
+
+        pictures.draw(context)
+    return results
+
+
+def protocol(config: Config, dataset: Dataset, context: Run) -> dict[str, Any]:
+    """What the metrics were measured under."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "source"
+    return {
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "skipped_images": len(dataset.skipped),
+        "held_out_images": len(context.held_out_indices),
+        "held_out_share": config.data.held_out,
+        "image_size": config.data.image_size,
+        "backbone": config.backbone,
+        "pretrained": config.pretrained or "none: trained from scratch",
+        "test_split_used_for_selection": False,
+        "seed": config.seed,
+        "devices": jax.device_count(),
+        "device_kind": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "packages": versions,
+    }
+
+
+def open_run(workdir: pathlib.Path) -> Run:
+    """A finished run, from its workdir alone; the dataset is needed for its class names.
+
+    Raises:
+      UserError: the folder holds no finished run.
+    """
+    from fgjax.config import restore
+
+    if not (workdir / "results.json").exists():
+        raise UserError(
+            f"{workdir} holds no finished run (no results.json): train one first, "
+            "python train.py --config=… --workdir=…"
+        )
+    flat = json.loads((workdir / "config.json").read_text())
+    results = json.loads((workdir / "results.json").read_text())
+    config = Config(method=methods.get(results["method"]).Config())
+    restore(config, flat)
+    where = json.loads((workdir / "data.json").read_text())
+    config.data.data_dir, config.data.manual_dir = where["data_dir"], where["manual_dir"]
+    return Run(config, fetch(config), workdir)

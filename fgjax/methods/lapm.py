@@ -1,0 +1,495 @@
+"""LAPM: Localization-Aware Adaptive Pairwise Margin Loss (Kim, Kim, Byun).
+
+Read top to bottom as the paper's section III:
+
+  classifier   cross-entropy on whole images                  (stands for ImageNet's weights)
+  objects      the object's box by CAM                        (III.A, "applied … CAM")
+  parts        three part boxes by channel grouping           (III.A, its reference [8])
+  margin       sets of part-aware mixtures and L = λ L_cls + (1 − λ) L_pair
+               mixtures  Eq. 4-6   fgjax.data.mixing
+               margins   Eq. 10-12 fgjax.losses.margin_statistics, before every epoch
+               L_pair    Eq. 9, 13-16 fgjax.losses.{positive,negative}_relationship
+               L         Eq. 17    fgjax.losses.lapm_loss
+"""
+
+import dataclasses
+import logging
+import math
+from typing import Any
+
+import grain.python as grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import losses, models
+from fgjax.config import Row, Study, Training, require
+from fgjax.data import loading, mixing
+from fgjax.data.loading import Reader
+from fgjax.evaluation import classification
+from fgjax.losses.common import euclidean, normalize
+from fgjax.methods.stages.classifier import evaluator_on, train_classifier
+from fgjax.methods.stages.objects import METHODS as OBJECTS
+from fgjax.methods.stages.objects import locate_objects
+from fgjax.methods.stages.parts import METHODS as PARTS
+from fgjax.methods.stages.parts import Grouping, locate_parts
+from fgjax.methods.stages.predictor import Localizer, Predictor
+from fgjax.training import checkpoints, optimizer, sharding
+from fgjax.training.fit import epoch_batches, fit
+from fgjax.training.logging import read_metrics
+from fgjax.training.run import Run, Stage
+
+log = logging.getLogger(__name__)
+
+PAIRS = ("ref_dcdi1", "ref_dcdi2", "dcdi1_dcdi2", "ref_dcdic")
+
+
+@dataclasses.dataclass
+class Config:
+    """Hyper-parameters; the paper's values are FGVC-Aircraft's, section IV.B."""
+
+    # III.A: localization and mixing
+    objects: str = "cam"  # cam | scda | annotated (Table 1, "w/ Bounding box")
+    cam_threshold: float = 0.2  # of the map's range; CAM's 20 %
+    scda_threshold: float = 1.0  # multiples of the map's mean; SCDA's is the mean itself
+    parts: str = "grouping"  # grouping | annotated | grid
+    mixing: str = "parts"  # parts (Eq. 4-6) | cutmix (Eq. 1-3) | none
+    views: str = "set"  # set: the reference and its mixtures | single: one image per reference
+    ratio: str = "1:1"  # positive : negative sets, Table 7
+    # III.B: adaptive pairwise margin loss
+    lambda_: float = 0.8  # Eq. 17; 0.75 on CUB and DeepFashion
+    alpha: float = 1.0  # Eq. 12; 1.2 on Cars
+    adaptive_margin: bool = True  # Table 5; False takes fixed_m1 and fixed_m2
+    additional_term: bool = True  # Table 5; Eq. 11
+    samples: int = 250  # N of Eq. 10, Table 6
+    scope: str = "global"  # of m1 and σ: global | class | reference (Eq. 10 taken literally)
+    shared_m1: bool = False  # one m1 and σ, those of (ref, DCDI_1), for all pairs
+    l2norm: bool = False  # distances between unit vectors; the paper's are not normalised
+    fixed_m1: float = 1.0
+    fixed_m2: float = 1.5
+    # stages
+    classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
+    grouping: Grouping = dataclasses.field(default_factory=Grouping)
+    margin: Training = dataclasses.field(default_factory=Training)
+
+    @property
+    def positives_negatives(self) -> tuple[int, int]:
+        """The two numbers of `ratio`."""
+        positives, negatives = self.ratio.split(":")
+        return int(positives), int(negatives)
+
+    def validate(self) -> None:
+        """Refuse what cannot work."""
+        require(self.objects in OBJECTS, "objects", self.objects, f"one of {', '.join(OBJECTS)}")
+        require(self.parts in PARTS, "parts", self.parts, f"one of {', '.join(PARTS)}")
+        require(self.mixing in ("parts", "cutmix", "none"), "mixing", self.mixing,
+                "parts, cutmix or none")  # fmt: skip
+        require(self.views in ("set", "single"), "views", self.views, "set or single")
+        require(0 <= self.lambda_ <= 1, "lambda_", self.lambda_, "in [0, 1]")
+        require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
+        require(self.samples >= 2, "samples", self.samples, "at least 2")
+        require(self.scope in ("global", "class", "reference"), "scope", self.scope,
+                "global, class or reference")  # fmt: skip
+        require(0 <= self.fixed_m1 <= self.fixed_m2, "fixed_m1", self.fixed_m1,
+                f"at least 0 and at most fixed_m2 ({self.fixed_m2})")  # fmt: skip
+        numbers = self.ratio.split(":")
+        fine = len(numbers) == 2 and all(n.isdigit() for n in numbers) and self.ratio != "0:0"
+        require(fine, "ratio", self.ratio, "two whole numbers such as 1:2")
+        single = self.views == "single"
+        require(not (single and self.lambda_ < 1), "lambda_", self.lambda_,
+                "1 with views=single, which has no pairs")  # fmt: skip
+        require(single or self.mixing != "none", "mixing", self.mixing,
+                "parts or cutmix with views=set; for plain images choose views=single and lambda_=1",
+                )  # fmt: skip
+        require(not single or self.mixing != "parts", "mixing", self.mixing,
+                "cutmix or none with views=single")  # fmt: skip
+        self.grouping.validate()
+
+
+def run(run: Run) -> dict[str, Any]:
+    """All stages; returns the final metrics and what is particular to their protocol."""
+    config: Config = run.config.method
+    classifier, objects, parts = localize(run)
+    margin = train_margin(run, config, classifier, objects, parts)
+    localization = {**objects.metrics, **(parts.metrics if parts else {})}
+    return {
+        "metrics": {**margin.metrics, "localization": localization},
+        "protocol": {
+            "boxes_used": config.objects == "annotated",
+            "parts_used": config.mixing == "parts" and config.parts == "annotated",
+            "selected_on": "nothing: the last epoch is reported",
+        },
+    }
+
+
+def localize(run: Run) -> tuple[Stage, Stage, Stage | None]:
+    """Stages classifier, objects and, where parts are mixed, parts."""
+    config: Config = run.config.method
+    classifier = train_classifier(run, config.classifier)
+    objects = locate_objects(
+        run,
+        classifier,
+        config.objects,
+        cam_threshold=config.cam_threshold,
+        scda_threshold=config.scda_threshold,
+        batch_size=config.classifier.batch_size,
+    )
+    if config.mixing != "parts":
+        return classifier, objects, None
+    return classifier, objects, locate_parts(run, classifier, objects, config.parts, config.grouping)
+
+
+def crops(run: Run, objects: Stage, parts: Stage | None) -> tuple[Reader, Reader]:
+    """Readers of the object crops of both splits, with their part boxes."""
+    data, dataset = run.config.data, run.dataset
+    windows = objects.load_arrays("boxes")
+    part_boxes = parts.load_arrays("boxes") if parts else {"train": None, "test": None}
+    return tuple(
+        Reader(split, data.image_size, data.augmentation, windows[name], part_boxes[name])
+        for name, split in (("train", dataset.train), ("test", dataset.test))
+    )
+
+
+def transform(run: Run, config: Config, reader: Reader, *, seed: int, **changes: Any):
+    """What makes a set (or a single image) of a reference."""
+    donors = mixing.Donors(run.dataset.train.labels, run.train_indices)
+    if config.views == "single":
+        return mixing.SingleMixing(reader, donors, seed, kind=config.mixing)
+    ratio = changes.pop("ratio", config.positives_negatives)
+    return mixing.SetMixing(reader, donors, seed, kind=config.mixing, ratio=ratio, **changes)
+
+
+# Section III.B: the loss
+
+
+def embed(model: nnx.Module, images: jax.Array, *, l2norm: bool) -> tuple[jax.Array, jax.Array]:
+    """f(x) and logits of sets of images: [B, V, S, S, 3] to [B, V, D] and [B, V, K]."""
+    sets, views = images.shape[:2]
+    outputs = model(models.normalize(images.reshape(sets * views, *images.shape[2:])))
+    features = normalize(outputs["pooled"]) if l2norm else outputs["pooled"]
+    return features.reshape(sets, views, -1), outputs["logits"].reshape(sets, views, -1)
+
+
+def margins_of(statistics: dict[str, Any], batch, scope: str) -> losses.PairMargins:
+    """The margins of every reference in the batch: scalars, or [B] looked up by class or row."""
+    row = {"global": None, "class": batch["label"], "reference": batch["index"]}[scope]
+    pick = (lambda table: table) if row is None else (lambda table: table[row])
+    return losses.PairMargins(
+        **{
+            pair: losses.MarginStatistics(
+                m1=pick(statistics[pair]["m1"]), sigma=pick(statistics[pair]["sigma"])
+            )
+            for pair in PAIRS
+        }
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MarginLoss:
+    """L = λ L_cls + (1 − λ) L_pair, mean over the references (Eq. 17)."""
+
+    lambda_: float
+    alpha: float
+    additional_term: bool
+    scope: str
+    l2norm: bool
+
+    def __call__(self, model, batch, statistics, key):
+        """The loss of a batch of sets, and what shows the state of the embedding."""
+        del key
+        features, logits = embed(model, batch["image"], l2norm=self.l2norm)
+        classes = jax.nn.one_hot(batch["labels"], logits.shape[-1])
+        soft_labels = jnp.einsum("bvc,bvck->bvk", batch["weights"], classes)  # Eq. 5
+        entropy = optax.softmax_cross_entropy(logits, soft_labels)
+        positive = batch["is_positive"]
+        in_set = jnp.ones_like(entropy)
+        if entropy.shape[1] == 4:  # a positive set has three images
+            in_set = in_set.at[:, 3].set(1 - positive)
+        classification_loss = jnp.sum(entropy * in_set, axis=1) / jnp.sum(in_set, axis=1)
+        hit = jnp.argmax(logits[:, 0], axis=-1) == batch["label"]
+        metrics = {
+            "classification_loss": jnp.mean(classification_loss),
+            "accuracy": jnp.mean(hit),
+            "feature_norm": jnp.mean(jnp.linalg.norm(features, axis=-1)),
+        }
+        if self.lambda_ == 1:
+            return jnp.mean(classification_loss), metrics
+        reference, cdi1, cdi2, other = jnp.moveaxis(features, 1, 0)
+        margins = margins_of(statistics, batch, self.scope)
+        pull = losses.positive_relationship(reference, cdi1, cdi2)  # Eq. 9
+        push = losses.negative_relationship(  # Eq. 14
+            reference, cdi1, cdi2, other, margins,
+            alpha=self.alpha, additional_term=self.additional_term,
+        )  # fmt: skip
+        loss = losses.lapm_loss(
+            classification_loss, pull, push, positive, lambda_=self.lambda_
+        )
+        metrics |= {
+            "positive_loss": losses.common.masked_mean(pull, positive),
+            "negative_loss": losses.common.masked_mean(push, 1 - positive),
+            **_pair_metrics(reference, cdi1, margins.ref_dcdi1, positive, self.alpha),
+        }
+        return jnp.mean(loss), metrics
+
+
+def _pair_metrics(reference, dcdi1, margin, positive, alpha):
+    """How the distances of (ref, DCDI₁) lie to their band."""
+    distance = euclidean(reference, dcdi1)
+    negative = 1 - positive
+    m2 = margin.m1 + alpha * margin.sigma
+    return {
+        "m1": jnp.mean(margin.m1),
+        "m2": jnp.mean(m2),
+        "sigma": jnp.mean(margin.sigma),
+        "negative_distance": losses.common.masked_mean(distance, negative),
+        "positive_distance": losses.common.masked_mean(distance, positive),
+        "share_below_m1": losses.common.masked_mean(distance < margin.m1, negative),
+        "share_above_m2": losses.common.masked_mean(distance > m2, negative),
+    }
+
+
+# Eq. 10 and 12: the margins, before every epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDistances:
+    """Distances of the four negative pairs of each set, for `classification.forward`."""
+
+    l2norm: bool
+
+    def __call__(self, model, batch):
+        """{pair: [B]}."""
+        features, _ = embed(model, batch["image"], l2norm=self.l2norm)
+        reference, dcdi1, dcdi2, dcdic = jnp.moveaxis(features, 1, 0)
+        return {
+            "ref_dcdi1": euclidean(reference, dcdi1),
+            "ref_dcdi2": euclidean(reference, dcdi2),
+            "dcdi1_dcdi2": euclidean(dcdi1, dcdi2),
+            "ref_dcdic": euclidean(reference, dcdic),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class MarginEstimator:
+    """`before_epoch`: m1 and σ of each pair type from N generated negative sets per group.
+
+    `scope` says what a group is: the whole training split, a class, or a single reference (Eq. 10
+    to the letter, which costs N forward passes of four images for every training image).
+    """
+
+    run: Run
+    config: Config
+    reader: Reader
+    folder: Any
+
+    def __call__(self, model: nnx.Module, epoch: int, key: jax.Array) -> dict[str, Any]:
+        """{pair: {"m1", "sigma"}} of scalars, [K] by class, or [rows of the split]."""
+        config = self.config
+        if not config.adaptive_margin:
+            sigma = (config.fixed_m2 - config.fixed_m1) / max(config.alpha, 1e-6)
+            fixed = {"m1": jnp.float32(config.fixed_m1), "sigma": jnp.float32(sigma)}
+            return {pair: dict(fixed) for pair in PAIRS}
+        seed = int(jax.random.bits(key)) & 0x7FFFFFFF
+        references, rows = self._references(seed)
+        distances = self._distances(model, references, seed)
+        statistics = {}
+        for pair in PAIRS:
+            source = PAIRS[0] if config.shared_m1 else pair
+            groups = distances[source].reshape(-1, config.samples)
+            found = losses.margin_statistics(groups, axis=1)
+            statistics[pair] = {
+                "m1": _scatter(found.m1, rows, self._table_size()),
+                "sigma": _scatter(found.sigma, rows, self._table_size()),
+            }
+        self._warn(epoch, float(np.mean(statistics[PAIRS[0]]["m1"])))
+        return statistics
+
+    def _table_size(self) -> int | None:
+        sizes = {"class": self.run.dataset.num_classes, "reference": len(self.run.dataset.train)}
+        return sizes.get(self.config.scope)
+
+    def _references(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reference of every sample [G · N], and the table row of each group [G]."""
+        rng = loading.generator(seed, 0)
+        indices, samples = self.run.train_indices, self.config.samples
+        labels = self.run.dataset.train.labels
+        if self.config.scope == "reference":
+            return np.repeat(indices, samples), indices
+        if self.config.scope == "global":
+            return rng.choice(indices, samples), np.zeros(1, int)
+        classes = np.unique(labels[indices])
+        drawn = [rng.choice(indices[labels[indices] == label], samples) for label in classes]
+        return np.concatenate(drawn), classes
+
+    def _distances(self, model, references: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        config = self.config
+        make = transform(self.run, config, self.reader, seed=seed, ratio=(0, 1))
+        size = sharding.divisible(config.margin.batch_size)
+        padded = np.resize(references, -(-len(references) // size) * size)
+        dataset = grain.MapDataset.source(padded).map_with_index(
+            lambda position, index: make(int(position), int(index))
+        )
+        options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=2 * size)
+        collected = [
+            jax.device_get(classification.forward(model, PairDistances(config.l2norm), batch))
+            for batch in dataset.batch(size).to_iter_dataset(options)
+        ]
+        return {
+            pair: np.concatenate([c[pair] for c in collected])[: len(references)] for pair in PAIRS
+        }
+
+    def _warn(self, epoch: int, m1: float) -> None:
+        """Say so when the features shrink: nothing in the loss anchors their scale."""
+        earlier = [line["m1"] for line in read_metrics(self.folder) if "m1" in line]
+        if earlier and m1 < 0.5 * earlier[0]:
+            log.warning(
+                "the embedding shrinks: m1 is %.3g before epoch %d and was %.3g in the first; "
+                "try --config.method.l2norm, a larger lambda_ or a lower learning rate",
+                m1, epoch + 1, earlier[0],
+            )  # fmt: skip
+
+
+def _scatter(values: jax.Array, rows: np.ndarray, size: int | None) -> np.ndarray:
+    """Values of groups into a table of fixed size (their mean elsewhere), or the only value."""
+    values = np.asarray(values)
+    if size is None:
+        return values[0]
+    table = np.full(size, values.mean(), values.dtype)
+    table[rows] = values
+    return table
+
+
+# The training stage
+
+
+def train_margin(
+    run: Run, config: Config, classifier: Stage, objects: Stage, parts: Stage | None
+) -> Stage:
+    """Stage `margin`, from the classifier's weights; measured once on test at its end."""
+    after = (classifier, objects, *([parts] if parts else []))
+    training = config.margin
+    names = ("mixing", "views", "ratio", "lambda_", "l2norm")
+    settings = {name: getattr(config, name) for name in names}
+    if config.lambda_ < 1:  # without pairs these change nothing
+        names = ("alpha", "adaptive_margin", "additional_term", "samples", "scope", "shared_m1",
+                 "fixed_m1", "fixed_m2")  # fmt: skip
+        settings |= {name: getattr(config, name) for name in names}
+    stage = run.stage("margin", training, after=after, **settings)
+    if stage.done:
+        return stage
+    train, test = crops(run, objects, parts)
+    images = 4 if config.views == "set" else 1
+    seed = run.seed("margin")
+    batches = epoch_batches(
+        loading.stream(run.train_indices, transform(run, config, train, seed=seed), seed=seed),
+        len(run.train_indices),
+        training.batch_size,
+        run.config.data,
+        images_per_example=images,
+    )
+    model = run.load_model(classifier)
+    size = training.batch_size * images
+    fit(
+        model,
+        MarginLoss(
+            config.lambda_, config.alpha, config.additional_term, config.scope, config.l2norm
+        ),
+        batches,
+        optimizer=optimizer.make(
+            training.optimizer, steps_per_epoch=batches.steps_per_epoch, epochs=training.epochs
+        ),
+        epochs=training.epochs,
+        key=run.key("margin"),
+        folder=stage.folder,
+        before_epoch=(
+            MarginEstimator(run, config, train, stage.folder) if config.lambda_ < 1 else None
+        ),
+        evaluator=evaluator_on(run, train, size),
+        saving=run.config.checkpoints,
+        title="margin",
+    )
+    checkpoints.save_model(stage.folder, model)
+    rows = np.arange(len(run.dataset.test))
+    logits = classification.predict_logits(model, test, rows, batch_size=size)
+    labels = run.dataset.test.labels
+    stage.save_arrays("predictions", logits=logits, labels=labels)
+    metrics = classification.classification_metrics(logits, labels)
+    if len(run.held_out_indices):
+        held = classification.predict_logits(model, train, run.held_out_indices, batch_size=size)
+        held_labels = run.dataset.train.labels[run.held_out_indices]
+        metrics["held_out_top1"] = classification.classification_metrics(held, held_labels)["top1"]
+    steps = batches.steps_per_epoch * training.epochs
+    metrics["images_forwarded"] = steps * training.batch_size * images
+    stage.finish(metrics)
+    return stage
+
+
+def load_predictor(run: Run) -> Predictor:
+    """For images from anywhere: the object's box, its parts, and the classes' probabilities."""
+    config: Config = run.config.method
+    classifier, objects, parts = localize(run)
+    margin = train_margin(run, config, classifier, objects, parts)
+    localizer = Localizer(run, classifier, config.objects, config.cam_threshold,
+                          config.scda_threshold, parts, config.parts, config.grouping)  # fmt: skip
+    return Predictor(run, localizer, run.load_model(margin))
+
+
+# The paper's tables
+
+
+def _epochs(factor: float):
+    return lambda config: max(math.ceil(config.method.margin.epochs * factor), 1)
+
+
+_CROSS_ENTROPY = {"method.views": "single", "method.mixing": "none", "method.lambda_": 1.0}
+_CUTMIX = {"method.views": "single", "method.mixing": "cutmix", "method.lambda_": 1.0}
+_MIXING = {"method.lambda_": 1.0}
+_CUTMIX_SET = {"method.lambda_": 1.0, "method.mixing": "cutmix"}
+_FOUR_TIMES = {"method.margin.epochs": _epochs(4)}
+
+STUDIES = {
+    "baseline": Study(
+        "LAPM against cross-entropy, from the same start",
+        "not in the paper",
+        (
+            Row("cross-entropy, equal epochs", _CROSS_ENTROPY),
+            Row("cross-entropy, equal images", {**_CROSS_ENTROPY, **_FOUR_TIMES}),
+            Row("CutMix, equal epochs", _CUTMIX),
+            Row("CutMix, equal images", {**_CUTMIX, **_FOUR_TIMES}),
+            Row("sets mixed by CutMix, λ = 1", _CUTMIX_SET),
+            Row("sets mixed by parts, λ = 1", _MIXING),
+            Row("LAPM", {}),
+        ),
+        notes=("images_forwarded",),
+    ),
+    "table5": Study(
+        "Adaptive margin and additional term",
+        "LAPM Table 5 (CUB-200-2011)",
+        (
+            Row("conventional, w/o adaptive margin",
+                {"method.adaptive_margin": False, "method.additional_term": False}, 86.75),
+            Row("conventional, w/ adaptive margin", {"method.additional_term": False}, 87.89),
+            Row("proposed, w/o adaptive margin", {"method.adaptive_margin": False}, 88.92),
+            Row("proposed, w/ adaptive margin", {}, 89.23),
+        ),
+    ),
+    "table6": Study(
+        "Number of samples N for m1",
+        "LAPM Table 6 (CUB-200-2011)",
+        tuple(
+            Row(f"N = {n}", {"method.samples": n}, paper)
+            for n, paper in ((100, 88.54), (200, 89.12), (250, 89.23), (300, 89.1), (400, 89.16))
+        ),
+    ),
+    "table7": Study(
+        "Ratio of positive to negative sets",
+        "LAPM Table 7 (CUB-200-2011)",
+        tuple(
+            Row(ratio, {"method.ratio": ratio}, paper)
+            for ratio, paper in (("3:1", 88.12), ("2:1", 88.79), ("1:1", 89.23), ("1:2", 88.92),
+                                 ("1:3", 88.60), ("0:1", 86.73), ("1:0", 86.05))
+        ),
+    ),
+}  # fmt: skip
