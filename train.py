@@ -22,9 +22,7 @@ def _main(argv: list[str]) -> None:
         raise UserError("name a config: python train.py --config=configs/aircraft.py:demo")
     config = _CONFIG.value
     workdir = pathlib.Path(_WORKDIR.value or main.default_workdir(config))
-    main.check(config, main.jax.device_count())
-    main.claim(workdir, config)
-    main.setup(workdir)
+    main.setup()
     results = main.run(config, workdir)
     scores = {k: v for k, v in results["metrics"].items() if isinstance(v, float)}
     print("  ".join(f"{name} {value:.4f}" for name, value in scores.items()))

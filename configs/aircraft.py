@@ -70,7 +70,7 @@ def _lapm_demo() -> Config:
             fixed_m1=0.5,
             fixed_m2=0.75,
             samples=128,
-            classifier=training(22, 2e-3, 2),
+            classifier=training(24, 2e-3, 2),
             grouping=Grouping(
                 part_size=0.3,
                 warmup=training(6, 1e-3, 0.5),

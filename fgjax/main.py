@@ -23,12 +23,10 @@ _PACKAGES = ("fgjax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tens
              "chex", "numpy", "opencv-python-headless")  # fmt: skip
 
 
-def setup(workdir: pathlib.Path | None = None) -> None:
-    """Logging to the terminal (and `workdir`/log.txt) and the persistent compilation cache."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if workdir is not None:
-        handlers.append(logging.FileHandler(workdir / "log.txt"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+def setup() -> None:
+    """Logging to the terminal and the persistent compilation cache."""
+    handler = logging.StreamHandler(sys.stderr)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "h5py", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
@@ -120,6 +118,8 @@ def run(
     check(config, jax.device_count())
     claim(workdir, config)
     dataset = fetch(config)
+    where = {"data_dir": config.data.data_dir, "manual_dir": config.data.manual_dir}
+    write_json(workdir / "data.json", where)
     log.info(
         "%s: %d training and %d test images of %d classes, %d %s device(s), workdir %s",
         dataset.name, len(dataset.train), len(dataset.test), dataset.num_classes,

@@ -178,7 +178,7 @@ def _clutter(canvas: np.ndarray, rng: np.random.Generator, strength: float) -> N
 
 def _occlude(canvas: np.ndarray, box: np.ndarray, rng: np.random.Generator, strength: float):
     size = canvas.shape[0]
-    for _ in range(rng.poisson(1.6 * strength)):  # poles, birds, vehicles in front
+    for _ in range(rng.poisson(0.9 * strength)):  # poles, birds, vehicles in front
         y, x = rng.uniform(box[0], box[2]) * size, rng.uniform(box[1], box[3]) * size
         color = rng.uniform(10, 130, 3).tolist()
         if rng.uniform() < 0.5:
@@ -186,7 +186,7 @@ def _occlude(canvas: np.ndarray, box: np.ndarray, rng: np.random.Generator, stre
             _fill(canvas, np.array([(x - half, y), (x + half, y), (x + half, size), (x - half, size)]),
                   np.array(color))  # fmt: skip
         else:
-            _fill(canvas, _ellipse(x, y, *(rng.uniform(0.02, 0.06, 2) * size)), np.array(color))
+            _fill(canvas, _ellipse(x, y, *(rng.uniform(0.015, 0.05, 2) * size)), np.array(color))
 
 
 def _bounds(polygons: list[np.ndarray], size: int) -> np.ndarray:
@@ -226,10 +226,10 @@ def render(
     _clutter(canvas, rng, nuisance.clutter)
 
     outlines = _outlines(design)
-    half_length = rng.uniform(0.28, 0.385) * canvas_size
+    half_length = rng.uniform(0.30, 0.385) * canvas_size
     stretch = 1.5 * rng.uniform(0.92, 1.08)
-    angle = np.deg2rad(rng.uniform(-14, 14)) * nuisance.pose
-    shear = rng.uniform(-0.2, 0.2) * nuisance.pose
+    angle = np.deg2rad(rng.uniform(-12, 12)) * nuisance.pose
+    shear = rng.uniform(-0.15, 0.15) * nuisance.pose
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = linear @ np.array([[1, shear], [0, 1]]) @ np.diag([half_length, -half_length * stretch])
     turned = {name: [p @ linear.T for p in polygons] for name, polygons in outlines.items()}
@@ -269,7 +269,7 @@ def render(
     _occlude(canvas, box, rng, nuisance.occlusion)
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     gain = 1 + rng.uniform(-0.25, 0.25) * nuisance.light
-    noise = rng.normal(0, 7 * nuisance.light, image.shape)
+    noise = rng.normal(0, 5 * nuisance.light, image.shape)
     image = np.clip(image * gain + rng.uniform(-15, 15) * nuisance.light + noise, 0, 255)
     return image.astype(np.uint8), box, parts
 
@@ -277,7 +277,7 @@ def render(
 def encode(image: np.ndarray, label: int, index: int, *, seed: int = 0, split: str = "train") -> bytes:
     """JPEG bytes, with a strength that depends on the image alone."""
     rng = np.random.default_rng([seed, 7, label, index, len(split)])
-    quality = int(rng.integers(45, 91))
+    quality = int(rng.integers(50, 93))
     done, buffer = cv2.imencode(
         ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )

@@ -1,0 +1,73 @@
+"""Boxes on images, and sheets of images with captions."""
+
+import pathlib
+from collections.abc import Sequence
+
+import cv2
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+import numpy as np  # noqa: E402
+
+from fgjax.localization import boxes as boxlib  # noqa: E402
+
+WHITE, RED, GREEN, BLUE, YELLOW = (
+    (255, 255, 255), (230, 60, 60), (70, 210, 90), (80, 140, 255), (250, 220, 60),
+)  # fmt: skip
+PART_COLORS = (YELLOW, GREEN, BLUE, RED)
+
+
+def enlarge(image: np.ndarray, side: int = 224) -> np.ndarray:
+    """The image with its longer side brought to `side` pixels."""
+    factor = side / max(image.shape[:2])
+    size = (max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1))
+    method = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
+    return cv2.resize(image, size, interpolation=method)
+
+
+def with_boxes(
+    image: np.ndarray, boxes: Sequence[np.ndarray], colors: Sequence[tuple], thickness: int = 2
+) -> np.ndarray:
+    """A copy of the image with normalised boxes drawn on it; NaN boxes are left out."""
+    drawn = np.ascontiguousarray(image)
+    drawn = drawn.copy() if drawn is image else drawn
+    for box, color in zip(boxes, colors):
+        if not np.isnan(box).any():
+            y0, x0, y1, x1 = boxlib.to_pixels(box, *drawn.shape[:2])
+            cv2.rectangle(drawn, (x0, y0), (x1 - 1, y1 - 1), color, thickness)
+    return drawn
+
+
+def sheet(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    path: pathlib.Path,
+    *,
+    columns: int,
+    title: str,
+    heads: Sequence[str] = (),
+) -> None:
+    """Images in rows with a caption under each, as a PNG."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.3 * columns, 2.55 * rows + 0.5), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for number, (image, caption) in enumerate(zip(images, captions)):
+        axis = axes.flat[number]
+        axis.imshow(image)
+        axis.text(0.5, -0.03, caption, transform=axis.transAxes, ha="center", va="top", fontsize=7)
+        if number < len(heads):
+            axis.set_title(heads[number], fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    save(figure, path)
+
+
+def save(figure, path: pathlib.Path) -> None:
+    """Write a figure and let it go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,122 @@
+"""Classes and boxes of images, with any trained run:
+
+python -m fgjax.predict --workdir=W IMAGE_OR_FOLDER…
+"""
+
+import argparse
+import json
+import logging
+import pathlib
+import sys
+
+import cv2
+
+from fgjax import main, methods
+from fgjax.data.loading import decode
+from fgjax.errors import UserError
+from fgjax.figures import drawing
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+def find_images(paths: list[str]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Image files under the given files and folders, and the other files there.
+
+    Raises:
+      UserError: a path does not exist.
+    """
+    images, others = [], []
+    for path in map(pathlib.Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} does not exist.")
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            (images if file.suffix.lower() in _SUFFIXES else others).append(file)
+    return images, others
+
+
+def predict(
+    workdir: pathlib.Path, paths: list[str], *, top: int = 5, pictures: pathlib.Path | None = None
+) -> list[dict]:
+    """The `top` classes, the object's box and the parts of every image.
+
+    Args:
+      workdir: of a finished run.
+      paths: image files or folders.
+      pictures: where to write the images with their boxes drawn; None for nowhere.
+
+    Raises:
+      UserError: no finished run, no images, or a path that does not exist.
+    """
+    files, others = find_images(paths)
+    run = main.open_run(workdir)
+    images, readable = [], []
+    for file in files:
+        try:
+            images.append(decode(file.read_bytes(), str(file)))
+            readable.append(file)
+        except UserError:
+            others.append(file)
+    if others:
+        log.warning("%d files are not images and are left out, the first: %s", len(others), others[0])
+    if not images:
+        raise UserError(f"there is no readable image in {', '.join(paths)}.")
+    predictor = methods.of(run.config).load_predictor(run)
+    results = []
+    for file, image, found in zip(readable, images, predictor(images)):
+        order = found.probabilities.argsort()[::-1][:top]
+        result = {
+            "file": str(file),
+            "top": [
+                {"class": predictor.class_names[k], "probability": float(found.probabilities[k])}
+                for k in order
+            ],
+            "box": found.box.tolist(),
+            "parts": found.parts.tolist(),
+        }
+        if pictures is not None:
+            result["picture"] = str(_draw(image, found, file, pictures, len(results)))
+        results.append(result)
+    return results
+
+
+def _draw(image, found, file: pathlib.Path, folder: pathlib.Path, number: int) -> pathlib.Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{number:04d}-{file.stem}.png"
+    large = drawing.enlarge(image, 512)
+    drawn = drawing.with_boxes(
+        large, [found.box, *found.parts], [drawing.RED, *drawing.PART_COLORS]
+    )
+    cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    return path
+
+
+def _main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fgjax.predict", description=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    parser.add_argument("--top", type=int, default=5, help="classes to list (5)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument("--out", type=pathlib.Path, help="pictures go here (WORKDIR/predictions)")
+    options = parser.parse_args(arguments)
+    main.setup()
+    pictures = options.out or options.workdir / "predictions"
+    results = predict(options.workdir, options.paths, top=options.top, pictures=pictures)
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    for result in results:
+        print(result["file"])
+        for entry in result["top"]:
+            print(f"  {entry['probability']:6.1%}  {entry['class']}")
+        print(f"  picture: {result['picture']}")
+
+
+if __name__ == "__main__":
+    try:
+        _main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
