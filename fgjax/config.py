@@ -152,13 +152,19 @@ def check(config: Config, devices: int) -> None:
         elif key.endswith("optimizer.name"):
             _require(value in ("sgd", "adamw"), key, value, "sgd or adamw")
         elif key.endswith("optimizer.schedule"):
-            _require(value in ("step", "cosine", "constant"), key, value, "step, cosine or constant")
+            kinds = ("step", "cosine", "constant")
+            _require(value in kinds, key, value, "step, cosine or constant")
     config.method.validate()
 
 
 def _require(condition: bool, field: str, value: Any, wanted: str) -> None:
     if not condition:
         raise UserError(f"config.{field} is {value!r}, but must be {wanted}.")
+
+
+def one_of(field: str, value: Any, *choices: str) -> None:
+    """Refuse a value of `config.method.FIELD` that is not one of the choices."""
+    require(value in choices, field, value, f"one of {', '.join(choices)}")
 
 
 def require(condition: bool, field: str, value: Any, wanted: str) -> None:

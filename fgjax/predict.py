@@ -1,4 +1,4 @@
-"""Classes and boxes of images, with any trained run:
+"""Classes and boxes of images, with any trained run.
 
 python -m fgjax.predict --workdir=W IMAGE_OR_FOLDER…
 """
@@ -45,6 +45,7 @@ def predict(
     Args:
       workdir: of a finished run.
       paths: image files or folders.
+      top: how many classes to name.
       pictures: where to write the images with their boxes drawn; None for nowhere.
 
     Raises:
@@ -60,7 +61,7 @@ def predict(
         except UserError:
             others.append(file)
     if others:
-        log.warning("%d files are not images and are left out, the first: %s", len(others), others[0])
+        log.warning("%d files are not images: left out, the first: %s", len(others), others[0])
     if not images:
         raise UserError(f"there is no readable image in {', '.join(paths)}.")
     predictor = methods.of(run.config).load_predictor(run)

@@ -1,4 +1,4 @@
-"""A table or figure of a paper, row by row and seed by seed:
+"""A table or figure of a paper, row by row and seed by seed.
 
 python -m fgjax.study configs/aircraft.py:lapm,demo table5 --seeds=3
 

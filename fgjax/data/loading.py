@@ -52,7 +52,8 @@ def augment_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     permuted = image[..., rng.permutation(3)].astype(np.float32)
     grey = rng.uniform() ** 2
     mixed = permuted * (1 - grey) + permuted.mean(axis=-1, keepdims=True) * grey
-    shifted = mixed * rng.uniform(0.75, 1.25, 3).astype(np.float32) + np.float32(rng.uniform(-15, 15))
+    gain, offset = rng.uniform(0.75, 1.25, 3), rng.uniform(-15, 15)
+    shifted = mixed * gain.astype(np.float32) + np.float32(offset)
     return np.clip(shifted, 0, 255).astype(np.uint8)
 
 

@@ -178,15 +178,15 @@ def _clutter(canvas: np.ndarray, rng: np.random.Generator, strength: float) -> N
 
 def _occlude(canvas: np.ndarray, box: np.ndarray, rng: np.random.Generator, strength: float):
     size = canvas.shape[0]
-    for _ in range(rng.poisson(0.9 * strength)):  # poles, birds, vehicles in front
+    for _ in range(rng.poisson(3.6 * strength)):  # poles, birds, vehicles in front
         y, x = rng.uniform(box[0], box[2]) * size, rng.uniform(box[1], box[3]) * size
         color = rng.uniform(10, 130, 3).tolist()
         if rng.uniform() < 0.5:
             half = rng.uniform(0.006, 0.016) * size
-            _fill(canvas, np.array([(x - half, y), (x + half, y), (x + half, size), (x - half, size)]),
-                  np.array(color))  # fmt: skip
+            pole = [(x - half, y), (x + half, y), (x + half, size), (x - half, size)]
+            _fill(canvas, np.array(pole), np.array(color))
         else:
-            _fill(canvas, _ellipse(x, y, *(rng.uniform(0.015, 0.05, 2) * size)), np.array(color))
+            _fill(canvas, _ellipse(x, y, *(rng.uniform(0.02, 0.065, 2) * size)), np.array(color))
 
 
 def _bounds(polygons: list[np.ndarray], size: int) -> np.ndarray:
@@ -226,12 +226,13 @@ def render(
     _clutter(canvas, rng, nuisance.clutter)
 
     outlines = _outlines(design)
-    half_length = rng.uniform(0.30, 0.385) * canvas_size
+    half_length = rng.uniform(0.27, 0.385) * canvas_size
     stretch = 1.5 * rng.uniform(0.92, 1.08)
     angle = np.deg2rad(rng.uniform(-12, 12)) * nuisance.pose
-    shear = rng.uniform(-0.15, 0.15) * nuisance.pose
+    shear = rng.uniform(-0.2, 0.2) * nuisance.pose
     linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = linear @ np.array([[1, shear], [0, 1]]) @ np.diag([half_length, -half_length * stretch])
+    shape = np.diag([half_length, -half_length * stretch])
+    linear = linear @ np.array([[1, shear], [0, 1]]) @ shape
     turned = {name: [p @ linear.T for p in polygons] for name, polygons in outlines.items()}
     every = np.concatenate([p for polygons in turned.values() for p in polygons])
     low, high = every.min(0), every.max(0)
@@ -259,8 +260,10 @@ def render(
     for x in np.arange(-0.55, 0.6, rng.uniform(0.07, 0.11)):  # windows
         _fill(canvas, frame(_ellipse(x, radius * 0.45, 0.012, radius * 0.12)), body * 0.35)
     _fill(canvas, placed["wing"][0], wing)
+    cowling = body * rng.uniform(0.5, 0.95)
     for polygon in placed["engines"]:
-        _fill(canvas, polygon, body * 0.42)
+        _fill(canvas, polygon, cowling * 0.45)  # a dark rim keeps them apart from wing and sky
+        _fill(canvas, polygon.mean(0) + 0.72 * (polygon - polygon.mean(0)), cowling)
 
     parts = np.stack([_bounds(placed["nose"], canvas_size),
                       _bounds(placed["wing"] + placed["engines"], canvas_size),
@@ -269,12 +272,14 @@ def render(
     _occlude(canvas, box, rng, nuisance.occlusion)
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     gain = 1 + rng.uniform(-0.25, 0.25) * nuisance.light
-    noise = rng.normal(0, 5 * nuisance.light, image.shape)
+    noise = rng.normal(0, 10 * nuisance.light, image.shape)
     image = np.clip(image * gain + rng.uniform(-15, 15) * nuisance.light + noise, 0, 255)
     return image.astype(np.uint8), box, parts
 
 
-def encode(image: np.ndarray, label: int, index: int, *, seed: int = 0, split: str = "train") -> bytes:
+def encode(
+    image: np.ndarray, label: int, index: int, *, seed: int = 0, split: str = "train"
+) -> bytes:
     """JPEG bytes, with a strength that depends on the image alone."""
     rng = np.random.default_rng([seed, 7, label, index, len(split)])
     quality = int(rng.integers(50, 93))

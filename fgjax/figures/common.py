@@ -23,7 +23,8 @@ def curves(run: Run) -> None:
     for stage in run.stages.values():
         for path in sorted(stage.folder.rglob("metrics.jsonl"), key=lambda p: p.stat().st_mtime):
             lines = read_metrics(path.parent)
-            name = stage.name if path.parent == stage.folder else f"{stage.name}: {path.parent.name}"
+            inner = "" if path.parent == stage.folder else f": {path.parent.name}"
+            name = stage.name + inner
             if lines:
                 loops.append((name, lines))
     if not loops:

@@ -7,10 +7,10 @@ import cv2
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
-from fgjax.localization import boxes as boxlib  # noqa: E402
+from fgjax.localization import boxes as boxlib
 
 WHITE, RED, GREEN, BLUE, YELLOW = (
     (255, 255, 255), (230, 60, 60), (70, 210, 90), (80, 140, 255), (250, 220, 60),

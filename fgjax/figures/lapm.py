@@ -93,5 +93,3 @@ def margins(run: Run, stage: Stage) -> None:
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     drawing.save(figure, run.workdir / "figures" / "margins.png")
-
-

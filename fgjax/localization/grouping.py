@@ -24,7 +24,8 @@ def peaks(features: ArrayLike) -> tuple[jax.Array, jax.Array]:
     batch, height, width, channels = features.shape
     flat = features.reshape(batch, height * width, channels)
     cell = jnp.argmax(flat, axis=1)
-    centers = jnp.stack([(cell // width + 0.5) / height, (cell % width + 0.5) / width], axis=-1)
+    row, column = (cell // width).astype(jnp.float32), (cell % width).astype(jnp.float32)
+    centers = jnp.stack([(row + 0.5) / height, (column + 0.5) / width], axis=-1)
     return centers, jnp.max(flat, axis=1)
 
 

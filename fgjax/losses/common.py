@@ -25,7 +25,7 @@ def euclidean(one: ArrayLike, other: ArrayLike) -> jax.Array:
 
 
 def normalize(x: ArrayLike, *, epsilon: float = 1e-12) -> jax.Array:
-    """x / ‖x‖₂ over the last axis; zero vectors stay zero, with gradient 0."""
+    """Unit vectors x / ‖x‖₂ over the last axis; zero vectors stay zero, with gradient 0."""
     x = as_float(x)
     return x / jnp.maximum(safe_sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)), epsilon)
 
@@ -34,7 +34,7 @@ def masked_mean(values: ArrayLike, where: ArrayLike, axis: int | tuple[int, ...]
     """Mean of the values where the mask holds; 0, with gradient 0, where it holds nowhere."""
     values = as_float(values)
     where = jnp.asarray(where, bool)
-    count = jnp.sum(jnp.broadcast_to(where, values.shape), axis=axis)
+    count = jnp.sum(jnp.broadcast_to(where, values.shape), axis=axis, dtype=values.dtype)
     total = jnp.sum(jnp.where(where, values, 0), axis=axis)
     return total / jnp.maximum(count, 1)
 

@@ -109,9 +109,7 @@ def pairwise_margin_loss(
     common.check_batch("pairwise_margin_loss", reference=reference, is_positive=is_positive)
     common.check_not_negative("pairwise_margin_loss", margin=margin)
     distances = common.euclidean(reference, other)
-    return jnp.where(
-        jnp.asarray(is_positive, bool), distances, jax.nn.relu(margin - distances)
-    )
+    return jnp.where(jnp.asarray(is_positive, bool), distances, jax.nn.relu(margin - distances))
 
 
 def positive_relationship(reference: ArrayLike, scdi1: ArrayLike, scdi2: ArrayLike) -> jax.Array:
@@ -130,12 +128,11 @@ def positive_relationship(reference: ArrayLike, scdi1: ArrayLike, scdi2: ArrayLi
     Raises:
       ValueError: the three shapes differ or are not [B, D].
 
-    >>> positive_relationship(jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]]), jnp.zeros((1, 2))).tolist()
+    >>> origin, far = jnp.zeros((1, 2)), jnp.array([[3.0, 4.0]])
+    >>> positive_relationship(origin, far, origin).tolist()
     [10.0]
     """
-    common.check_embeddings(
-        "positive_relationship", reference=reference, scdi1=scdi1, scdi2=scdi2
-    )
+    common.check_embeddings("positive_relationship", reference=reference, scdi1=scdi1, scdi2=scdi2)
     return (
         common.euclidean(reference, scdi1)
         + common.euclidean(reference, scdi2)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from fgjax.losses import common
@@ -37,8 +38,9 @@ def part_distance(maps: ArrayLike) -> jax.Array:
     batch, height, width, parts = maps.shape
     flat = maps.reshape(batch, height * width, parts)
     peak = jnp.argmax(flat, axis=1)
-    rows = jnp.arange(height * width) // width / height
-    columns = jnp.arange(height * width) % width / width
+    cells = np.arange(height * width)
+    rows = jnp.asarray(cells // width / height, maps.dtype)
+    columns = jnp.asarray(cells % width / width, maps.dtype)
     squared = jnp.square(rows[None, :, None] - rows[peak][:, None]) + jnp.square(
         columns[None, :, None] - columns[peak][:, None]
     )

@@ -13,11 +13,9 @@ Read top to bottom as the paper's section III:
 """
 
 import dataclasses
-import logging
 import math
 from typing import Any
 
-import grain.python as grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,23 +23,21 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Row, Study, Training, require
+from fgjax.config import Row, Study, Training, one_of, require
 from fgjax.data import loading, mixing
 from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.losses.common import euclidean, normalize
+from fgjax.methods.stages.adaptive_margin import MarginEstimator, fixed_margins
 from fgjax.methods.stages.classifier import evaluator_on, train_classifier
 from fgjax.methods.stages.objects import METHODS as OBJECTS
 from fgjax.methods.stages.objects import locate_objects
 from fgjax.methods.stages.parts import METHODS as PARTS
 from fgjax.methods.stages.parts import Grouping, locate_parts
 from fgjax.methods.stages.predictor import Localizer, Predictor
-from fgjax.training import checkpoints, optimizer, sharding
+from fgjax.training import checkpoints, optimizer
 from fgjax.training.fit import epoch_batches, fit
-from fgjax.training.logging import read_metrics
 from fgjax.training.run import Run, Stage
-
-log = logging.getLogger(__name__)
 
 PAIRS = ("ref_dcdi1", "ref_dcdi2", "dcdi1_dcdi2", "ref_dcdic")
 
@@ -82,29 +78,24 @@ class Config:
 
     def validate(self) -> None:
         """Refuse what cannot work."""
-        require(self.objects in OBJECTS, "objects", self.objects, f"one of {', '.join(OBJECTS)}")
-        require(self.parts in PARTS, "parts", self.parts, f"one of {', '.join(PARTS)}")
-        require(self.mixing in ("parts", "cutmix", "none"), "mixing", self.mixing,
-                "parts, cutmix or none")  # fmt: skip
-        require(self.views in ("set", "single"), "views", self.views, "set or single")
+        one_of("objects", self.objects, *OBJECTS)
+        one_of("parts", self.parts, *PARTS)
+        one_of("mixing", self.mixing, "parts", "cutmix", "none")
+        one_of("views", self.views, "set", "single")
+        one_of("scope", self.scope, "global", "class", "reference")
         require(0 <= self.lambda_ <= 1, "lambda_", self.lambda_, "in [0, 1]")
         require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
         require(self.samples >= 2, "samples", self.samples, "at least 2")
-        require(self.scope in ("global", "class", "reference"), "scope", self.scope,
-                "global, class or reference")  # fmt: skip
-        require(0 <= self.fixed_m1 <= self.fixed_m2, "fixed_m1", self.fixed_m1,
-                f"at least 0 and at most fixed_m2 ({self.fixed_m2})")  # fmt: skip
+        low_first = 0 <= self.fixed_m1 <= self.fixed_m2
+        require(low_first, "fixed_m1", self.fixed_m1, f"in [0, fixed_m2 = {self.fixed_m2}]")
         numbers = self.ratio.split(":")
         fine = len(numbers) == 2 and all(n.isdigit() for n in numbers) and self.ratio != "0:0"
         require(fine, "ratio", self.ratio, "two whole numbers such as 1:2")
-        single = self.views == "single"
-        require(not (single and self.lambda_ < 1), "lambda_", self.lambda_,
-                "1 with views=single, which has no pairs")  # fmt: skip
-        require(single or self.mixing != "none", "mixing", self.mixing,
-                "parts or cutmix with views=set; for plain images choose views=single and lambda_=1",
-                )  # fmt: skip
-        require(not single or self.mixing != "parts", "mixing", self.mixing,
-                "cutmix or none with views=single")  # fmt: skip
+        if self.views == "single":
+            one_of("mixing", self.mixing, "cutmix", "none")
+            require(self.lambda_ == 1, "lambda_", self.lambda_, "1: single views have no pairs")
+        else:
+            one_of("mixing", self.mixing, "parts", "cutmix")
         self.grouping.validate()
 
 
@@ -138,7 +129,8 @@ def localize(run: Run) -> tuple[Stage, Stage, Stage | None]:
     )
     if config.mixing != "parts":
         return classifier, objects, None
-    return classifier, objects, locate_parts(run, classifier, objects, config.parts, config.grouping)
+    parts = locate_parts(run, classifier, objects, config.parts, config.grouping)
+    return classifier, objects, parts
 
 
 def crops(run: Run, objects: Stage, parts: Stage | None) -> tuple[Reader, Reader]:
@@ -223,15 +215,31 @@ class MarginLoss:
             reference, cdi1, cdi2, other, margins,
             alpha=self.alpha, additional_term=self.additional_term,
         )  # fmt: skip
-        loss = losses.lapm_loss(
-            classification_loss, pull, push, positive, lambda_=self.lambda_
-        )
+        loss = losses.lapm_loss(classification_loss, pull, push, positive, lambda_=self.lambda_)
         metrics |= {
             "positive_loss": losses.common.masked_mean(pull, positive),
             "negative_loss": losses.common.masked_mean(push, 1 - positive),
             **_pair_metrics(reference, cdi1, margins.ref_dcdi1, positive, self.alpha),
         }
         return jnp.mean(loss), metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDistances:
+    """Distances of the four negative pairs of each set, for the margins (Eq. 10)."""
+
+    l2norm: bool
+
+    def __call__(self, model, batch):
+        """{pair: [B]}."""
+        features, _ = embed(model, batch["image"], l2norm=self.l2norm)
+        reference, dcdi1, dcdi2, dcdic = jnp.moveaxis(features, 1, 0)
+        return {
+            "ref_dcdi1": euclidean(reference, dcdi1),
+            "ref_dcdi2": euclidean(reference, dcdi2),
+            "dcdi1_dcdi2": euclidean(dcdi1, dcdi2),
+            "ref_dcdic": euclidean(reference, dcdic),
+        }
 
 
 def _pair_metrics(reference, dcdi1, margin, positive, alpha):
@@ -248,117 +256,6 @@ def _pair_metrics(reference, dcdi1, margin, positive, alpha):
         "share_below_m1": losses.common.masked_mean(distance < margin.m1, negative),
         "share_above_m2": losses.common.masked_mean(distance > m2, negative),
     }
-
-
-# Eq. 10 and 12: the margins, before every epoch
-
-
-@dataclasses.dataclass(frozen=True)
-class PairDistances:
-    """Distances of the four negative pairs of each set, for `classification.forward`."""
-
-    l2norm: bool
-
-    def __call__(self, model, batch):
-        """{pair: [B]}."""
-        features, _ = embed(model, batch["image"], l2norm=self.l2norm)
-        reference, dcdi1, dcdi2, dcdic = jnp.moveaxis(features, 1, 0)
-        return {
-            "ref_dcdi1": euclidean(reference, dcdi1),
-            "ref_dcdi2": euclidean(reference, dcdi2),
-            "dcdi1_dcdi2": euclidean(dcdi1, dcdi2),
-            "ref_dcdic": euclidean(reference, dcdic),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class MarginEstimator:
-    """`before_epoch`: m1 and σ of each pair type from N generated negative sets per group.
-
-    `scope` says what a group is: the whole training split, a class, or a single reference (Eq. 10
-    to the letter, which costs N forward passes of four images for every training image).
-    """
-
-    run: Run
-    config: Config
-    reader: Reader
-    folder: Any
-
-    def __call__(self, model: nnx.Module, epoch: int, key: jax.Array) -> dict[str, Any]:
-        """{pair: {"m1", "sigma"}} of scalars, [K] by class, or [rows of the split]."""
-        config = self.config
-        if not config.adaptive_margin:
-            sigma = (config.fixed_m2 - config.fixed_m1) / max(config.alpha, 1e-6)
-            fixed = {"m1": jnp.float32(config.fixed_m1), "sigma": jnp.float32(sigma)}
-            return {pair: dict(fixed) for pair in PAIRS}
-        seed = int(jax.random.bits(key)) & 0x7FFFFFFF
-        references, rows = self._references(seed)
-        distances = self._distances(model, references, seed)
-        statistics = {}
-        for pair in PAIRS:
-            source = PAIRS[0] if config.shared_m1 else pair
-            groups = distances[source].reshape(-1, config.samples)
-            found = losses.margin_statistics(groups, axis=1)
-            statistics[pair] = {
-                "m1": _scatter(found.m1, rows, self._table_size()),
-                "sigma": _scatter(found.sigma, rows, self._table_size()),
-            }
-        self._warn(epoch, float(np.mean(statistics[PAIRS[0]]["m1"])))
-        return statistics
-
-    def _table_size(self) -> int | None:
-        sizes = {"class": self.run.dataset.num_classes, "reference": len(self.run.dataset.train)}
-        return sizes.get(self.config.scope)
-
-    def _references(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reference of every sample [G · N], and the table row of each group [G]."""
-        rng = loading.generator(seed, 0)
-        indices, samples = self.run.train_indices, self.config.samples
-        labels = self.run.dataset.train.labels
-        if self.config.scope == "reference":
-            return np.repeat(indices, samples), indices
-        if self.config.scope == "global":
-            return rng.choice(indices, samples), np.zeros(1, int)
-        classes = np.unique(labels[indices])
-        drawn = [rng.choice(indices[labels[indices] == label], samples) for label in classes]
-        return np.concatenate(drawn), classes
-
-    def _distances(self, model, references: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        config = self.config
-        make = transform(self.run, config, self.reader, seed=seed, ratio=(0, 1))
-        size = sharding.divisible(config.margin.batch_size)
-        padded = np.resize(references, -(-len(references) // size) * size)
-        dataset = grain.MapDataset.source(padded).map_with_index(
-            lambda position, index: make(int(position), int(index))
-        )
-        options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=2 * size)
-        collected = [
-            jax.device_get(classification.forward(model, PairDistances(config.l2norm), batch))
-            for batch in dataset.batch(size).to_iter_dataset(options)
-        ]
-        return {
-            pair: np.concatenate([c[pair] for c in collected])[: len(references)] for pair in PAIRS
-        }
-
-    def _warn(self, epoch: int, m1: float) -> None:
-        """Say so when the features shrink: nothing in the loss anchors their scale."""
-        earlier = [line["m1"] for line in read_metrics(self.folder) if "m1" in line]
-        if earlier and m1 < 0.5 * earlier[0]:
-            log.warning(
-                "the embedding shrinks: m1 is %.3g before epoch %d and was %.3g in the first; "
-                "try --config.method.l2norm, a larger lambda_ or a lower learning rate",
-                m1, epoch + 1, earlier[0],
-            )  # fmt: skip
-
-
-def _scatter(values: jax.Array, rows: np.ndarray, size: int | None) -> np.ndarray:
-    """Values of groups into a table of fixed size (their mean elsewhere), or the only value."""
-    values = np.asarray(values)
-    if size is None:
-        return values[0]
-    table = np.full(size, values.mean(), values.dtype)
-    table[rows] = values
-    return table
 
 
 # The training stage
@@ -403,9 +300,7 @@ def train_margin(
         epochs=training.epochs,
         key=run.key("margin"),
         folder=stage.folder,
-        before_epoch=(
-            MarginEstimator(run, config, train, stage.folder) if config.lambda_ < 1 else None
-        ),
+        before_epoch=_estimator(run, config, train, stage) if config.lambda_ < 1 else None,
         evaluator=evaluator_on(run, train, size),
         saving=run.config.checkpoints,
         title="margin",
@@ -424,6 +319,24 @@ def train_margin(
     metrics["images_forwarded"] = steps * training.batch_size * images
     stage.finish(metrics)
     return stage
+
+
+def _estimator(run: Run, config: Config, reader: Reader, stage: Stage):
+    """Eq. 10 and 12 before every epoch, from negative sets alone."""
+    if not config.adaptive_margin:
+        sigma = (config.fixed_m2 - config.fixed_m1) / max(config.alpha, 1e-6)
+        return fixed_margins(PAIRS, config.fixed_m1, sigma)
+    return MarginEstimator(
+        run,
+        PairDistances(config.l2norm),
+        lambda seed: transform(run, config, reader, seed=seed, ratio=(0, 1)),
+        pairs=PAIRS,
+        samples=config.samples,
+        scope=config.scope,
+        shared=config.shared_m1,
+        batch_size=config.margin.batch_size,
+        folder=stage.folder,
+    )
 
 
 def load_predictor(run: Run) -> Predictor:

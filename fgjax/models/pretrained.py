@@ -43,7 +43,8 @@ def _target(key: str) -> tuple[tuple, str] | None:
             groups = match.groupdict()
             if prefix is None:
                 prefix = ("stages", int(groups["stage"]) - 1, int(groups["block"]))
-                prefix += (groups["name"],) if "name" in groups else ("downsample", int(groups["slot"]))
+                slot = ("downsample", int(groups["slot"])) if "slot" in groups else None
+                prefix += slot or (groups["name"],)
             return (*prefix, _LEAVES[kind][match["leaf"]]), kind
     return None
 

@@ -99,9 +99,7 @@ class ResNet(nnx.Module):
     ):
         block, stem = architecture.block, architecture.stem_width
         self.stem_pool = architecture.stem_pool
-        self.conv1 = layers.Conv(
-            3, stem, architecture.stem_size, stride=2, dtype=dtype, rngs=rngs
-        )
+        self.conv1 = layers.Conv(3, stem, architecture.stem_size, stride=2, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(stem)
         stages, features = [], stem
         strides = (*architecture.strides[:-1], min(architecture.strides[-1], last_stride))

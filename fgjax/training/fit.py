@@ -41,9 +41,14 @@ class Batches:
 
 
 def epoch_batches(
-    dataset: grain.MapDataset, count: int, batch_size: int, data: Data, *, images_per_example: int = 1
+    dataset: grain.MapDataset,
+    count: int,
+    batch_size: int,
+    data: Data,
+    *,
+    images_per_example: int = 1,
 ) -> Batches:
-    """Batches of a stream over `count` examples: an epoch is count // batch_size steps, at least 1."""
+    """Batches of a stream over `count` examples; an epoch has count // batch_size steps, or 1."""
     steps = max(count // batch_size, 1)
     return Batches(dataset, batch_size, steps, data, images_per_example)
 

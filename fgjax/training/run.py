@@ -89,7 +89,9 @@ class Run:
         """A seed for NumPy and grain that depends on the config's seed and a name."""
         return _number(f"{self.config.seed}/{'/'.join(path)}") & 0x7FFFFFFF
 
-    def stage(self, name: str, *settings: Any, after: tuple[Stage, ...] = (), **extra: Any) -> Stage:
+    def stage(
+        self, name: str, *settings: Any, after: tuple[Stage, ...] = (), **extra: Any
+    ) -> Stage:
         """The folder of a stage, decided by everything that its result depends on.
 
         Args:

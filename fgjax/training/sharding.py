@@ -25,7 +25,7 @@ def replicate(tree: Any) -> Any:
 
 
 def shard(batch: Any) -> Any:
-    """This process's rows of a batch as global arrays, split over the devices by rows."""
+    """Rows of this process of a batch as global arrays, split over the devices by rows."""
     sharding = NamedSharding(data_mesh(), PartitionSpec("data"))
     return jax.tree.map(
         lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch

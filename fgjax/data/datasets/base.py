@@ -97,6 +97,10 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     levels: tuple[str, ...] = ()  # coarser levels of the label hierarchy
     official_files = pathlib.Path()  # set by `prepare` while the files are open
 
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._home = pathlib.Path(self.data_path)  # data_path itself changes while preparing
+
     def class_names(self) -> Sequence[str]:
         """Class names in label order."""
         raise NotImplementedError(type(self))
@@ -142,9 +146,8 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
 
     def sidecar(self, name: str) -> pathlib.Path:
         """A small file beside the prepared folder, which TFDS moves into place as a whole."""
-        path = pathlib.Path(self.data_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.with_name(f"{path.name}-{name}")
+        self._home.parent.mkdir(parents=True, exist_ok=True)
+        return self._home.with_name(f"{self._home.name}-{name}")
 
 
 def _image_problem(data: bytes) -> str | None:
@@ -214,7 +217,8 @@ def load(builder: FineGrainedBuilder) -> Dataset:
             crop_bottom=builder.crop_bottom,
         )
         for level in builder.levels:
-            parents.setdefault(level, {}).update(zip(index["labels"].tolist(), index[level].tolist()))
+            pairs = zip(index["labels"].tolist(), index[level].tolist())
+            parents.setdefault(level, {}).update(pairs)
         digests += [index[key].tobytes() for key in sorted(index)]
     if skipped:
         log.warning(

@@ -54,7 +54,7 @@ def train_classifier(run: Run, training: Training) -> Stage:
     if stage.done:
         return stage
     model = run.build_model()
-    train, test = whole_images(run)
+    train, _ = whole_images(run)
     batches = epoch_batches(
         training_stream(train, run.train_indices, seed=run.seed("classifier")),
         len(run.train_indices),

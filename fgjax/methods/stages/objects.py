@@ -127,4 +127,6 @@ def locate_objects(
 
 def _listed(metrics) -> str:
     shown = {k: v for k, v in metrics.items() if k.startswith("test_") and v is not None}
-    return ", ".join(f"{name} {value:.3f}" for name, value in shown.items()) or "no boxes to compare"
+    return (
+        ", ".join(f"{name} {value:.3f}" for name, value in shown.items()) or "no boxes to compare"
+    )

@@ -9,7 +9,7 @@ from flax import nnx
 
 from fgjax.data.loading import crop_resize
 from fgjax.evaluation import classification
-from fgjax.localization import boxes, cam
+from fgjax.localization import boxes
 from fgjax.methods.stages import objects as objects_stage
 from fgjax.methods.stages.parts import Grouping, grid_boxes, load_network, localized
 from fgjax.training import sharding
@@ -100,9 +100,7 @@ class Predictor:
         whole = np.stack([crop_resize(image, boxes.WHOLE, self._size) for image in images])
         found = self._localizer.objects(whole)
         crops = np.stack([crop_resize(i, box, self._size) for i, box in zip(images, found)])
-        outputs = classification.forward(
-            self._model, classification.logits_of, {"image": crops}
-        )
+        outputs = classification.forward(self._model, classification.logits_of, {"image": crops})
         probabilities = classification.softmax(jax.device_get(outputs["logits"]))
         parts = boxes.from_window(self._localizer.parts(crops), found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, parts)]

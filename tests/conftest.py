@@ -1,0 +1,36 @@
+"""Four simulated devices, strict types, and small data for all tests."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "allow")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Prepared datasets, shared by the tests of one process."""
+    return str(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(data_dir):
+    """The built-in aircraft with four images of each class per split."""
+    from fgjax.data import datasets
+
+    return datasets.load_dataset("synthetic_aircraft/4", data_dir=data_dir)
+
+
+@pytest.fixture
+def tiny_config(data_dir):
+    """The demo's config, shrunk to seconds."""
+    from fgjax.testing import shrink
+
+    return shrink(data_dir)

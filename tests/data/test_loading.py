@@ -1,0 +1,118 @@
+"""The pipeline is a pure function of (seed, step)."""
+
+import dataclasses
+import itertools
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from fgjax.config import Augmentation, Data
+from fgjax.data import loading, mixing
+from fgjax.localization import boxes
+
+
+@pytest.fixture
+def reader(tiny_dataset):
+    return loading.Reader(
+        tiny_dataset.train, 32, Augmentation(color=True, flip=True), parts=tiny_dataset.train.parts
+    )
+
+
+def stream(reader, seed=5):
+    indices = np.arange(0, 96, 2)
+    donors = mixing.Donors(reader.split.labels, indices)
+    return loading.stream(indices, mixing.SetMixing(reader, donors, seed), seed=seed)
+
+
+def take(dataset, count, **options):
+    iterator = loading.batches(dataset, batch_size=4, **options)
+    return list(itertools.islice(iterator, count))
+
+
+def assert_equal(ones, others):
+    assert len(ones) == len(others) > 0
+    for one, other in zip(ones, others):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_batches_do_not_depend_on_workers_or_prefetch(reader):
+    plain = take(stream(reader), 4)
+    assert_equal(plain, take(stream(reader), 4, data=Data(workers=0, prefetch=7)))
+    assert_equal(plain, take(stream(reader), 4, data=Data(workers=1, prefetch=1)))
+    assert_equal(plain, take(stream(reader), 4, data=Data(workers=2, prefetch=3)))
+
+
+def test_a_slice_is_a_resumed_run(reader):
+    whole = take(stream(reader), 9)
+    assert_equal(whole[5:], take(stream(reader), 4, start=5))
+    assert len(list(loading.batches(stream(reader), batch_size=4, start=5, stop=7))) == 2
+
+
+def test_two_processes_see_the_rows_of_one(reader):
+    whole = take(stream(reader), 3)
+    halves = []
+    for process in range(2):
+        with (
+            mock.patch.object(jax, "process_count", lambda: 2),
+            mock.patch.object(jax, "process_index", lambda p=process: p),
+        ):
+            halves.append(take(stream(reader), 3))
+    joined = [
+        {name: np.concatenate([one[name], two[name]]) for name in one}
+        for one, two in zip(*halves)
+    ]
+    assert_equal(whole, joined)
+
+
+def test_seeds_and_epochs_differ(reader):
+    assert not np.array_equal(
+        take(stream(reader), 1)[0]["image"], take(stream(reader, seed=6), 1)[0]["image"]
+    )
+    order = np.concatenate([b["index"] for b in take(stream(reader), 24)])
+    first, second = order[:48], order[48:]
+    assert sorted(first) == sorted(second) == list(range(0, 96, 2))
+    assert not np.array_equal(first, second)
+
+
+def test_evaluation_sees_every_image_once_in_order(reader):
+    seen, real_rows = [], 0
+    for batch, real in loading.evaluation_batches(reader, np.arange(10), batch_size=4):
+        assert batch["image"].shape == (4, 32, 32, 3) and batch["image"].dtype == np.uint8
+        seen += batch["index"][real].tolist()
+        real_rows += real.sum()
+    assert seen == list(range(10)) and real_rows == 10
+
+
+def test_flips_and_crops_move_the_parts_with_the_pixels(tiny_dataset):
+    """A marker painted on a part is still inside the part's box after augmentation."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    part = np.array([[0.30, 0.55, 0.60, 0.85]], np.float32)
+    image[20:38, 36:54] = 255
+    split = dataclasses.replace(tiny_dataset.train, source=[{"image": b""}] * 96)
+    reader = loading.Reader(
+        split, 64, Augmentation(crop_scale=0.8, flip=True), parts=np.repeat(part[None], 96, 0)
+    )
+    with mock.patch.object(loading, "decode", lambda *a: image):
+        for seed in range(20):
+            pixels, found = reader.read(0, np.random.default_rng(seed))
+            y0, x0, y1, x1 = boxes.to_pixels(found[0], 64, 64)
+            inside = pixels[y0:y1, x0:x1].sum()
+            assert inside > 0.97 * pixels.sum()
+
+
+def test_held_out_is_stratified_and_reproducible():
+    labels = np.repeat(np.arange(5), [20, 10, 1, 2, 7])
+    train, held = loading.split_held_out(labels, 0.2, seed=3)
+    assert sorted([*train, *held]) == list(range(40))
+    assert np.bincount(labels[held], minlength=5).tolist() == [4, 2, 0, 0, 1]
+    again = loading.split_held_out(labels, 0.2, seed=3)
+    np.testing.assert_array_equal(held, again[1])
+    assert len(loading.split_held_out(labels, 0.0, seed=3)[1]) == 0
+
+
+def test_an_unreadable_image_names_its_file():
+    with pytest.raises(loading.UserError, match=r"bad\.jpg"):
+        loading.decode(b"not an image", "bad.jpg")

@@ -1,0 +1,159 @@
+"""The sets of LAPM: donors, pastes and label weights."""
+
+import dataclasses
+import fractions
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgjax.config import Augmentation
+from fgjax.data import loading, mixing
+from fgjax.localization import boxes
+
+SIZE = 32
+
+
+@pytest.fixture
+def reader(tiny_dataset):
+    return loading.Reader(
+        tiny_dataset.train, SIZE, Augmentation(crop_scale=1.0, flip=False),
+        parts=tiny_dataset.train.parts,
+    )  # fmt: skip
+
+
+def make(reader, indices=None, **options):
+    labels = reader.split.labels
+    donors = mixing.Donors(labels, np.arange(len(labels)) if indices is None else indices)
+    return mixing.SetMixing(reader, donors, seed=1, describe=True, **options)
+
+
+def test_weights_by_hand():
+    """B takes 8 of 100 pixels, C takes 12 of which 2 were B's."""
+    weights = mixing.label_weights([(0, 0, 2, 4), (1, 2, 4, 6)], 10)
+    np.testing.assert_allclose(weights, [0.82, 0.06, 0.12])
+    exact = [fractions.Fraction(x).limit_denominator(100) for x in weights.tolist()]
+    assert sum(exact) == 1
+
+
+rectangle = st.tuples(
+    st.integers(0, 15), st.integers(0, 15), st.integers(16, 31), st.integers(16, 31)
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(rectangle, min_size=1, max_size=2))
+def test_weights_sum_to_one(rectangles):
+    weights = mixing.label_weights(rectangles, SIZE)
+    assert weights.sum() == pytest.approx(1, abs=1e-6)
+    assert (weights >= 0).all()
+
+
+def test_positive_sets_keep_the_class_and_negative_ones_do_not(reader):
+    both = make(reader)
+    for position in range(12):
+        example = both(position, 7)
+        own = reader.split.labels[7]
+        b, c = example["labels"][2, 1:]
+        assert example["labels"][1].tolist() == [own, b, c]
+        if example["is_positive"]:
+            assert b == c == own
+        else:
+            assert len({int(own), int(b), int(c)}) == 3
+        assert example["labels"][3, 0] != own
+        np.testing.assert_allclose(example["weights"].sum(axis=1), 1, atol=1e-6)
+        assert example["weights"][0].tolist() == [1, 0, 0]
+        assert example["image"].dtype == np.uint8
+
+
+def test_only_the_pasted_parts_change(reader):
+    """Outside the pasted boxes a mixture is the reference; inside it is another image."""
+    for position in range(6):
+        example = make(reader)(position, 11)
+        reference = example["image"][0].astype(int)
+        for slot, count in ((1, 1), (2, 2)):
+            changed = np.zeros((SIZE, SIZE), bool)
+            pasted = [box for box in example["boxes"][slot] if box.any()]
+            assert len(pasted) == count
+            for y0, x0, y1, x1 in pasted:
+                changed[y0:y1, x0:x1] = True
+            difference = np.abs(example["image"][slot] - reference).sum(axis=-1)
+            assert difference[~changed].max() == 0
+            assert difference[changed].mean() > 3
+            parts = [boxes.to_pixels(box, SIZE, SIZE) for box in reader.parts[11]]
+            assert all(tuple(box) in parts for box in pasted)
+
+
+def test_the_pasted_patch_is_the_donors_same_part(reader):
+    """Donors are flat colours per part, so that a patch tells where it came from."""
+
+    def painted(index, rng=None, *, flip=None):
+        image = np.full((SIZE, SIZE, 3), 200 if index == 11 else 0, np.uint8)
+        parts = np.array([[0, 0, 0.25, 0.25], [0.5, 0, 0.75, 0.5], [0.5, 0.5, 1, 1]], np.float32)
+        if index != 11:
+            for number, box in enumerate(parts):
+                y0, x0, y1, x1 = boxes.to_pixels(box, SIZE, SIZE)
+                image[y0:y1, x0:x1] = 50 + number
+        return image, parts
+
+    fake = dataclasses.replace(reader)
+    object.__setattr__(fake, "read", painted)
+    for position in range(8):
+        example = make(fake)(position, 11)
+        _, parts = painted(11)
+        for slot in (1, 2):
+            for box in example["boxes"][slot]:
+                if box.any():
+                    part = [boxes.to_pixels(p, SIZE, SIZE) for p in parts].index(tuple(box))
+                    y0, x0, y1, x1 = box
+                    assert (example["image"][slot][y0:y1, x0:x1] == 50 + part).all()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "share"), [((1, 1), 0.5), ((3, 1), 0.75), ((1, 3), 0.25), ((0, 1), 0), ((1, 0), 1)]
+)
+def test_ratio_is_spread_evenly(ratio, share):
+    signs = [mixing.is_positive(k, *ratio) for k in range(40)]
+    assert np.mean(signs) == share
+    windows = [sum(signs[k : k + sum(ratio)]) for k in range(40 - sum(ratio))]
+    assert set(windows) == {ratio[0]}
+
+
+def test_a_class_with_one_image_takes_the_flipped_reference(reader):
+    labels = reader.split.labels
+    alone = int(np.flatnonzero(labels == 3)[0])
+    others = np.flatnonzero(labels != 3)
+    mixer = make(reader, indices=np.append(others, alone), ratio=(1, 0))
+    example = mixer(0, alone)
+    assert example["labels"][:3].tolist() == [[3] * 3] * 3
+    reference = example["image"][0]
+    y0, x0, y1, x1 = example["boxes"][1][0]
+    flipped = reference[:, ::-1]
+    part = [boxes.to_pixels(p, SIZE, SIZE) for p in reader.parts[alone]].index((y0, x0, y1, x1))
+    v0, u0, v1, u1 = boxes.to_pixels(boxes.flip(reader.parts[alone])[part], SIZE, SIZE)
+    import cv2
+
+    wanted = cv2.resize(flipped[v0:v1, u0:u1], (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(example["image"][1][y0:y1, x0:x1], wanted)
+
+
+def test_donors_come_from_the_training_indices_alone(reader):
+    allowed = np.arange(0, 96, 3)
+    donors = mixing.Donors(reader.split.labels, allowed)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        assert set(donors.same(0, 2, rng)) <= set(allowed.tolist()) - {0}
+        assert set(donors.different(0, 3, rng)) <= set(allowed.tolist())
+
+
+def test_cutmix_uses_any_box_and_both_images_same_place(reader):
+    example = make(reader, kind="cutmix")(1, 5)
+    parts = [boxes.to_pixels(p, SIZE, SIZE) for p in reader.parts[5]]
+    assert tuple(example["boxes"][1][0]) not in parts
+    single = mixing.SingleMixing(reader, mixing.Donors(reader.split.labels, np.arange(96)), 1, "cutmix")
+    mixed = single(0, 5)
+    assert mixed["image"].shape == (1, SIZE, SIZE, 3)
+    assert mixed["weights"].sum() == pytest.approx(1)
+    plain = mixing.SingleMixing(reader, mixing.Donors(reader.split.labels, np.arange(96)), 1)
+    assert plain(0, 5)["weights"].tolist() == [[1, 0, 0]]
