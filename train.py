@@ -1,12 +1,14 @@
 """Train a fine-grained model: python train.py --config=configs/aircraft.py:demo."""
 
 import pathlib
+import re
 import sys
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from fgjax import main
+from fgjax.config import Config
 from fgjax.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -15,12 +17,25 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>-<method>.")
 
 
-def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise UserError(f"{argv[1]!r} is not a flag; overrides look like --config.seed=1.")
-    if _CONFIG.value is None:
-        raise UserError("name a config: python train.py --config=configs/aircraft.py:demo")
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, ValueError) as error:
+        raise UserError(str(error)) from error
+    except KeyError as error:  # how config_flags says that a field does not exist
+        field = re.search(r"Field (\w+) not found", str(error))
+        named = repr(field[1]) if field else str(error)
+        raise UserError(f"the config has no field {named}; see fgjax/config.py.") from error
+
+
+def _main(arguments: list[str]) -> None:
+    if len(arguments) > 1:
+        raise UserError(f"{arguments[1]!r} is not a flag; overrides look like --config.seed=1.")
     config = _CONFIG.value
+    if config is None:
+        raise UserError("name a config: python train.py --config=configs/aircraft.py:demo")
+    if not isinstance(config, Config):
+        raise UserError(f"{flags.FLAGS['config'].config_filename} is not a readable config file.")
     workdir = pathlib.Path(_WORKDIR.value or main.default_workdir(config))
     main.setup()
     results = main.run(config, workdir)
@@ -29,17 +44,9 @@ def _main(argv: list[str]) -> None:
     print(f"results: {workdir / 'results.json'}  pictures: {workdir / 'figures'}")
 
 
-def _stop(message: object) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 if __name__ == "__main__":
     try:
-        app.run(_main)
+        app.run(_main, flags_parser=_parse)
     except UserError as error:
-        _stop(error)
-    except KeyError as error:  # how config_flags says that a field does not exist
-        if "not found on" not in str(error):
-            raise
-        _stop(f"the config has no such field: {error.args[0]}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

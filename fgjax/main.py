@@ -27,7 +27,7 @@ def setup() -> None:
     """Logging to the terminal and the persistent compilation cache."""
     handler = logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "h5py", "httpx", "httpx2"):
+    for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "httpx", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
         pathlib.Path("~/.cache/fgjax/xla").expanduser()

@@ -123,9 +123,9 @@ def _outlines(design: Design) -> dict[str, list[np.ndarray]]:
                      (root + sweep + chord * 0.45, drop), (root + sweep, drop)])  # fmt: skip
     engines = []
     if design.engines >= 1:
-        engines.append(_ellipse(root + sweep * 0.25 - 0.05, -radius * 0.5 - 0.15, 0.12, 0.062))
+        engines.append(_ellipse(root + sweep * 0.25 - 0.05, -radius * 0.5 - 0.14, 0.095, 0.05))
     if design.engines >= 2:
-        engines.append(_ellipse(root + sweep * 0.68 - 0.05, -radius * 0.5 - 0.27, 0.11, 0.056))
+        engines.append(_ellipse(root + sweep * 0.68 - 0.05, -radius * 0.5 - 0.25, 0.085, 0.045))
     return {"fuselage": [body], "nose": [nose], "wing": [wing], "engines": engines,
             "tail": _tail(design.tail, radius)}  # fmt: skip
 
@@ -178,7 +178,7 @@ def _clutter(canvas: np.ndarray, rng: np.random.Generator, strength: float) -> N
 
 def _occlude(canvas: np.ndarray, box: np.ndarray, rng: np.random.Generator, strength: float):
     size = canvas.shape[0]
-    for _ in range(rng.poisson(3.6 * strength)):  # poles, birds, vehicles in front
+    for _ in range(rng.poisson(2.4 * strength)):  # poles, birds, vehicles in front
         y, x = rng.uniform(box[0], box[2]) * size, rng.uniform(box[1], box[3]) * size
         color = rng.uniform(10, 130, 3).tolist()
         if rng.uniform() < 0.5:
@@ -260,7 +260,7 @@ def render(
     for x in np.arange(-0.55, 0.6, rng.uniform(0.07, 0.11)):  # windows
         _fill(canvas, frame(_ellipse(x, radius * 0.45, 0.012, radius * 0.12)), body * 0.35)
     _fill(canvas, placed["wing"][0], wing)
-    cowling = body * rng.uniform(0.5, 0.95)
+    cowling = body * rng.uniform(0.4, 0.85)
     for polygon in placed["engines"]:
         _fill(canvas, polygon, cowling * 0.45)  # a dark rim keeps them apart from wing and sky
         _fill(canvas, polygon.mean(0) + 0.72 * (polygon - polygon.mean(0)), cowling)

@@ -92,10 +92,12 @@ class Config:
         fine = len(numbers) == 2 and all(n.isdigit() for n in numbers) and self.ratio != "0:0"
         require(fine, "ratio", self.ratio, "two whole numbers such as 1:2")
         if self.views == "single":
-            one_of("mixing", self.mixing, "cutmix", "none")
-            require(self.lambda_ == 1, "lambda_", self.lambda_, "1: single views have no pairs")
+            plain = self.mixing in ("cutmix", "none")
+            require(plain, "mixing", self.mixing, "cutmix or none with views=single")
+            require(self.lambda_ == 1, "lambda_", self.lambda_, "1 with views=single: no pairs")
         else:
-            one_of("mixing", self.mixing, "parts", "cutmix")
+            mixed = self.mixing in ("parts", "cutmix")
+            require(mixed, "mixing", self.mixing, "parts or cutmix with views=set")
         self.grouping.validate()
 
 

@@ -79,7 +79,8 @@ def resolve(source: str) -> pathlib.Path:
     try:
         return pathlib.Path(huggingface_hub.hf_hub_download(source, "model.safetensors"))
     except (OSError, hub_errors.HfHubHTTPError, hub_errors.HFValidationError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        offline = isinstance(error, hub_errors.LocalEntryNotFoundError)
+        reason = "the Hub cannot be reached" if offline else str(error).strip().split("\n")[0]
         raise UserError(
             f"the ImageNet weights {source} are not cached and could not be downloaded ({reason}); "
             "give a local file with --config.pretrained=FILE.safetensors, or train from scratch "
@@ -118,14 +119,14 @@ def load_pretrained(model: nnx.Module, source: str) -> list[str]:
             problems.append(f"unmapped key {key}")
             continue
         target, kind = found
-        array = _transform(array, kind)
+        original, array = array.shape, _transform(array, kind)
         shape = wanted[target][...].shape
         if array.shape != shape:
             if target[0] == "fc":
-                notes.append(f"{key} {array.shape} is replaced by a new head {shape}")
-                filled[target] = wanted[target][...]
+                notes.append(f"{key} {original} is replaced by a new head {shape}")
             else:
-                problems.append(f"{key} has shape {array.shape}, the model wants {shape}")
+                problems.append(f"{key} has shape {original}, which does not fit {shape}")
+            filled[target] = wanted[target][...]
             continue
         filled[target] = jnp.asarray(array, jnp.float32)
     for target in wanted:

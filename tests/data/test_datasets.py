@@ -9,10 +9,10 @@ import threading
 import numpy as np
 import pytest
 
+from fgjax.config import Augmentation
 from fgjax.data import datasets, synthetic
 from fgjax.data.datasets import archives, fgvc_aircraft
 from fgjax.data.loading import Reader, decode
-from fgjax.config import Augmentation
 from fgjax.errors import UserError
 from tests import fake_aircraft
 
@@ -122,7 +122,7 @@ def test_a_broken_download_is_taken_up_where_it_stopped(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/file"
     try:
-        with pytest.raises(OSError, match="broke|IncompleteRead"):
+        with pytest.raises(OSError, match=r"broke|IncompleteRead"):
             archives.download(url, tmp_path / "file")
         assert not (tmp_path / "file").exists()
         assert (tmp_path / "file.partial").stat().st_size > 0
@@ -185,5 +185,3 @@ def test_json_of_skipped_images_is_written(tmp_path):
     datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
     found = list(tmp_path.rglob("*skipped-train.json"))
     assert len(found) == 1 and json.loads(found[0].read_text()) == []
-
-

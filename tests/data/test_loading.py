@@ -61,8 +61,7 @@ def test_two_processes_see_the_rows_of_one(reader):
         ):
             halves.append(take(stream(reader), 3))
     joined = [
-        {name: np.concatenate([one[name], two[name]]) for name in one}
-        for one, two in zip(*halves)
+        {name: np.concatenate([one[name], two[name]]) for name in one} for one, two in zip(*halves)
     ]
     assert_equal(whole, joined)
 

@@ -151,7 +151,9 @@ def test_cutmix_uses_any_box_and_both_images_same_place(reader):
     example = make(reader, kind="cutmix")(1, 5)
     parts = [boxes.to_pixels(p, SIZE, SIZE) for p in reader.parts[5]]
     assert tuple(example["boxes"][1][0]) not in parts
-    single = mixing.SingleMixing(reader, mixing.Donors(reader.split.labels, np.arange(96)), 1, "cutmix")
+    single = mixing.SingleMixing(
+        reader, mixing.Donors(reader.split.labels, np.arange(96)), 1, "cutmix"
+    )
     mixed = single(0, 5)
     assert mixed["image"].shape == (1, SIZE, SIZE, 3)
     assert mixed["weights"].sum() == pytest.approx(1)

@@ -43,9 +43,7 @@ def test_positive_relationship_matches_eq_9(seed, batch, depth):
 def test_negative_relationship_matches_eq_14(alpha, additional):
     numbers, stats = margins()
     rows = features(3)
-    wanted = [
-        oracle.negative_relationship(*row, numbers, alpha, additional) for row in zip(*rows)
-    ]
+    wanted = [oracle.negative_relationship(*row, numbers, alpha, additional) for row in zip(*rows)]
     found = losses.negative_relationship(*rows, stats, alpha=alpha, additional_term=additional)
     assert np.std(wanted) > 0.1  # the data tells the examples apart
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
@@ -117,9 +115,7 @@ def test_inside_the_band_nothing_moves():
         jnp.array([1.0 + 1e-4, 1.5, 2.0 - 1e-4])
     )
     chex.assert_trees_all_equal(value, (jnp.zeros(3), jnp.zeros(3)))
-    outside = jax.vmap(jax.grad(lambda d: losses.dissimilarity(d, 1.0, 2.0)))(
-        jnp.array([0.5, 2.5])
-    )
+    outside = jax.vmap(jax.grad(lambda d: losses.dissimilarity(d, 1.0, 2.0)))(jnp.array([0.5, 2.5]))
     np.testing.assert_allclose(outside, [-1.0, 1.0])
 
 

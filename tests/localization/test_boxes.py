@@ -1,0 +1,110 @@
+"""Boxes and maps by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgjax.localization import boxes, cam, grouping
+
+unit = st.floats(0, 1, width=32)
+valid_box = st.tuples(unit, unit, unit, unit).map(
+    lambda t: np.array([min(t[0], t[2]), min(t[1], t[3]), max(t[0], t[2]), max(t[1], t[3])])
+)
+
+
+def test_iou_by_hand():
+    one, other = np.array([0, 0, 0.5, 0.5]), np.array([0.25, 0.25, 0.75, 0.75])
+    assert boxes.iou(one, other) == pytest.approx(1 / 7)
+    assert boxes.iou(one, one) == 1
+    assert boxes.iou(one, np.array([0.6, 0.6, 0.9, 0.9])) == 0
+    assert boxes.iou(np.zeros(4), np.zeros(4)) == 0
+
+
+@settings(deadline=None)
+@given(valid_box, valid_box)
+def test_iou_is_symmetric_and_in_range(one, other):
+    assert boxes.iou(one, other) == pytest.approx(boxes.iou(other, one))
+    assert 0 <= boxes.iou(one, other) <= 1 + 1e-6
+
+
+def test_windows_are_inverse():
+    window = np.array([0.2, 0.1, 0.8, 0.6], np.float32)
+    inside = np.array([[0.1, 0.2, 0.5, 0.9], [0.0, 0.0, 1.0, 1.0]], np.float32)
+    np.testing.assert_allclose(
+        boxes.to_window(boxes.from_window(inside, window), window), inside, atol=1e-6
+    )
+    np.testing.assert_allclose(boxes.from_window(boxes.WHOLE, window), window)
+
+
+@settings(deadline=None)
+@given(valid_box, st.integers(1, 50), st.integers(1, 50))
+def test_pixels_always_hold_something(box, height, width):
+    y0, x0, y1, x1 = boxes.to_pixels(box, height, width)
+    assert 0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width
+
+
+def test_largest_component_uses_eight_neighbours():
+    mask = np.zeros((10, 10), bool)
+    mask[1, 1] = mask[2, 2] = mask[3, 3] = mask[4, 4] = mask[4, 5] = True  # a diagonal, joined
+    mask[8, 0:4] = True
+    np.testing.assert_allclose(boxes.largest_component(mask), [0.1, 0.1, 0.5, 0.6])
+    np.testing.assert_allclose(boxes.largest_component(np.zeros((10, 10))), boxes.WHOLE)
+    small = np.zeros((10, 10))
+    small[0, :4] = 1  # 4 % of the image
+    np.testing.assert_allclose(boxes.largest_component(small), boxes.WHOLE)
+
+
+def test_cam_is_the_weighted_sum_of_the_true_class():
+    rng = np.random.default_rng(0)
+    features, weights = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(5, 6))
+    found = cam.class_activation_map(features, weights, np.array([2, 5]))
+    for number, label in enumerate((2, 5)):
+        wanted = sum(features[number, ..., k] * weights[k, label] for k in range(5))
+        np.testing.assert_allclose(found[number], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_cam_and_scda_find_a_bright_square():
+    activation = np.full((16, 16), -1.0)
+    activation[4:12, 6:14] = 3.0
+    truth = np.array([4 / 16, 6 / 16, 12 / 16, 14 / 16])
+    assert boxes.iou(cam.cam_box(activation), truth) > 0.8
+    assert boxes.iou(cam.scda_box(activation + 1), truth) > 0.8
+    np.testing.assert_allclose(cam.cam_box(np.ones((8, 8))), boxes.WHOLE)
+
+
+def test_peaks_name_the_strongest_cell():
+    features = np.zeros((1, 4, 5, 2), np.float32)
+    features[0, 1, 3, 0] = 7
+    centers, strengths = grouping.peaks(features)
+    np.testing.assert_allclose(centers[0, 0], [1.5 / 4, 3.5 / 5])
+    np.testing.assert_allclose(strengths, [[7, 0]])
+
+
+def test_attention_sums_to_one_and_keeps_the_peak():
+    scores = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype(np.float32) * 50
+    attention = np.asarray(grouping.attention(scores))
+    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
+    np.testing.assert_array_equal(
+        attention.reshape(2, 36, 3).argmax(1), scores.reshape(2, 36, 3).argmax(1)
+    )
+
+
+@pytest.mark.parametrize(("spare", "share"), [(0, 1.0), (1, 0.5)])
+def test_channels_that_peak_together_form_a_part(spare, share):
+    """Three places in every image, eight channels at each, and eight that wander."""
+    rng = np.random.default_rng(0)
+    images, places = 60, np.array([[0.5, 0.1], [0.7, 0.5], [0.3, 0.9]])
+    centers = [places[c // 8] + rng.normal(0, 0.02, (images, 2)) for c in range(24)]
+    if share < 1:  # MA-CNN's own k-means has no means against channels that wander
+        centers += [rng.uniform(size=(images, 2)) for _ in range(24)]
+    centers = np.stack(centers, axis=1)
+    membership = grouping.group_channels(
+        centers, np.ones(centers.shape[:2]), num_parts=3, spare_groups=spare, compact_share=share
+    )
+    groups = [set(np.flatnonzero(row) // 8) for row in membership]
+    # The spare group splits one place in two; the parts kept are pure and ordered left to right.
+    assert all(len(group) == 1 and group <= {0, 1, 2} for group in groups)
+    if not spare:
+        assert groups == [{0}, {1}, {2}]
+        assert membership.sum() == 24

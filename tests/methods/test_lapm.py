@@ -1,0 +1,210 @@
+"""LAPM's own pieces: its objective on a batch, the scopes of the margins, its switches."""
+
+import dataclasses
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fgjax.config import check, override
+from fgjax.data.datasets import load_dataset
+from fgjax.errors import UserError
+from fgjax.methods import lapm
+from fgjax.methods.stages import adaptive_margin, parts
+from fgjax.training.run import Run
+from tests.oracles import lapm as oracle
+
+PAIRS = lapm.PAIRS
+
+
+class FakeModel:
+    """Features and logits straight from the pixels of tiny 'images'."""
+
+    def __call__(self, images):
+        flat = images.reshape(len(images), -1)
+        return {"pooled": flat[:, :4], "logits": flat[:, 4:9]}
+
+
+def batch(seed=0, sets=3):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, (sets, 4, 3)).astype(np.int32)
+    weights = rng.dirichlet(np.ones(3), (sets, 4)).astype(np.float32)
+    return {
+        "image": rng.integers(0, 255, (sets, 4, 2, 2, 3)).astype(np.uint8),
+        "labels": labels,
+        "weights": weights,
+        "is_positive": np.array([1, 0, 0][:sets], np.float32),
+        "label": labels[:, 0, 0],
+        "index": np.arange(sets, dtype=np.int32),
+    }
+
+
+def statistics(m1=1.1, sigma=0.3):
+    return {
+        p: {"m1": jnp.float32(m1 + i), "sigma": jnp.float32(sigma)} for i, p in enumerate(PAIRS)
+    }
+
+
+def by_hand(given, stats, config):
+    """Eq. 4-17 with loops, from the model's outputs."""
+    from fgjax import models
+
+    total = 0.0
+    for b in range(len(given["image"])):
+        outputs = FakeModel()(np.asarray(models.normalize(given["image"][b]), np.float64))
+        positive = bool(given["is_positive"][b])
+        used = range(3) if positive else range(4)
+        entropy = 0.0
+        for v in used:
+            logits = outputs["logits"][v]
+            normaliser = math.log(sum(math.exp(o) for o in logits))
+            for c in range(3):
+                label = given["labels"][b, v, c]
+                entropy += float(given["weights"][b, v, c]) * (normaliser - logits[label])
+        cls = entropy / len(used)
+        f = (
+            [x / np.linalg.norm(x) for x in outputs["pooled"]]
+            if config.l2norm
+            else outputs["pooled"]
+        )
+        margins = {p: (float(s["m1"]), float(s["sigma"])) for p, s in stats.items()}
+        pull = oracle.positive_relationship(*f[:3])
+        push = oracle.negative_relationship(
+            *f, margins, config.alpha, additional=config.additional_term
+        )
+        total += oracle.loss(cls, pull, push, positive, config.lambda_)
+    return total / len(given["image"])
+
+
+@pytest.mark.parametrize("l2norm", [True, False])
+@pytest.mark.parametrize("additional", [True, False])
+def test_the_objective_is_eq_17_of_the_sets(l2norm, additional):
+    config = lapm.Config(l2norm=l2norm, additional_term=additional, alpha=1.2)
+    loss = lapm.MarginLoss(config.lambda_, config.alpha, additional, "global", l2norm)
+    given, stats = batch(), statistics()
+    value, metrics = loss(FakeModel(), given, stats, None)
+    assert float(value) == pytest.approx(by_hand(given, stats, config), rel=1e-4)
+    assert metrics["m1"] == pytest.approx(1.1)
+
+
+def test_the_slot_outside_a_positive_set_changes_nothing():
+    loss = lapm.MarginLoss(0.8, 1.0, True, "global", True)
+    given = batch(sets=1)
+    other = {**given, "image": given["image"].copy()}
+    other["image"][:, 3] = 255 - other["image"][:, 3]
+    assert loss(FakeModel(), given, statistics(), None)[0] == pytest.approx(
+        float(loss(FakeModel(), other, statistics(), None)[0])
+    )
+
+
+def test_margins_are_looked_up_by_class_or_reference():
+    given = batch()
+    table = {p: {"m1": jnp.arange(10.0), "sigma": jnp.arange(10.0) / 10} for p in PAIRS}
+    by_class = lapm.margins_of(table, given, "class")
+    np.testing.assert_allclose(by_class.ref_dcdi2.m1, given["label"])
+    by_row = lapm.margins_of(table, given, "reference")
+    np.testing.assert_allclose(by_row.ref_dcdic.sigma, given["index"] / 10, rtol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelDistances:
+    """Stands for a network: the 'distance' is the reference's row."""
+
+    def __call__(self, model, batch):
+        row = batch["index"].astype(jnp.float32)
+        return {pair: row + i for i, pair in enumerate(PAIRS)}
+
+
+@pytest.mark.parametrize("scope", ["global", "class", "reference"])
+def test_scopes_group_the_samples(tiny_config, tmp_path, scope):
+    dataset = load_dataset("synthetic_aircraft/4", data_dir=tiny_config.data.data_dir)
+    run = Run(tiny_config, dataset, tmp_path)
+    generate = lambda seed: lambda position, index: {"index": np.int32(index)}  # noqa: E731
+    estimator = adaptive_margin.MarginEstimator(
+        run, LabelDistances(), generate, pairs=PAIRS, samples=50, scope=scope, shared=False,
+        batch_size=16, folder=tmp_path,
+    )  # fmt: skip
+    import flax.nnx as nnx
+
+    found = estimator(nnx.Module(), 0, jax.random.key(3))
+    again = estimator(nnx.Module(), 0, jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, found, again)
+    m1, sigma = np.asarray(found["ref_dcdi1"]["m1"]), np.asarray(found["ref_dcdi1"]["sigma"])
+    rows = run.train_indices
+    if scope == "reference":
+        np.testing.assert_allclose(m1[rows], rows)
+        np.testing.assert_allclose(sigma[rows], 0, atol=1e-3)
+        np.testing.assert_allclose(found["dcdi1_dcdi2"]["m1"][rows], rows + 2)
+    elif scope == "class":
+        labels = dataset.train.labels
+        for k in range(24):
+            members = rows[labels[rows] == k]
+            assert members.min() <= m1[k] <= members.max()
+            assert m1[k] == pytest.approx(members.mean(), abs=12)
+    else:
+        assert m1.shape == ()
+        assert m1 == pytest.approx(rows.mean(), abs=15)
+        assert sigma == pytest.approx(rows.std(), abs=10)
+
+
+def test_a_shrinking_embedding_is_warned_about(tiny_config, tmp_path, caplog):
+    dataset = load_dataset("synthetic_aircraft/4", data_dir=tiny_config.data.data_dir)
+    estimator = adaptive_margin.MarginEstimator(
+        Run(tiny_config, dataset, tmp_path), LabelDistances(), None, pairs=PAIRS, samples=4,
+        scope="global", shared=False, batch_size=4, folder=tmp_path,
+    )  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "m1": 2.0}\n')
+    estimator._warn(3, 1.5)
+    assert "shrinks" not in caplog.text
+    estimator._warn(3, 0.9)
+    assert "the embedding shrinks: m1 is 0.9 before epoch 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("method.lambda_", 1.5, "lambda_"),
+        ("method.samples", 1, "at least 2"),
+        ("method.ratio", "1-1", "whole numbers"),
+        ("method.ratio", "0:0", "whole numbers"),
+        ("method.mixing", "mixup", "one of parts, cutmix, none"),
+        ("method.views", "single", "cutmix or none with views=single"),
+        ("method.objects", "yolo", "one of cam, scda, annotated"),
+        ("method.grouping.num_parts", 1, "at least 2"),
+        ("method.margin.batch_size", 6, "divisible by the 4 devices"),
+        ("data.held_out", 1.0, "below 1"),
+        ("method.margin.optimizer.name", "lion", "sgd or adamw"),
+    ],
+)
+def test_impossible_settings_are_refused(tiny_config, field, value, says):
+    with pytest.raises(UserError, match=says) as caught:
+        check(override(tiny_config, {field: value}), devices=4)
+    assert field.rsplit(".", 1)[-1] in str(caught.value)
+
+
+def test_every_row_of_every_study_is_a_valid_config(tiny_config):
+    for study in lapm.STUDIES.values():
+        names = [row.name for row in study.rows]
+        assert len(set(names)) == len(names)
+        for row in study.rows:
+            check(override(tiny_config, row.overrides), devices=4)
+
+
+def test_part_scores_by_hand():
+    truth = np.tile([[[0, 0, 0.4, 0.4], [0.6, 0.6, 1, 1]]], (4, 1, 1)).astype(np.float32)
+    centers = np.array([[[0.8, 0.8], [0.2, 0.2]]] * 3 + [[[0.2, 0.2], [0.5, 0.5]]])
+    share, order = parts.share_inside(centers, truth)
+    assert order == [1, 0]
+    assert share == pytest.approx((3 / 4 + 3 / 4) / 2)
+
+
+def test_a_stage_of_another_config_is_refused(tiny_config, tmp_path):
+    dataset = load_dataset("synthetic_aircraft/4", data_dir=tiny_config.data.data_dir)
+    run = Run(tiny_config, dataset, tmp_path)
+    run.stage("objects", threshold=0.2)
+    with pytest.raises(UserError, match=r"threshold: 0\.2 -> 0\.3"):
+        run.stage("objects", threshold=0.3)
+    assert isinstance(run.stage("objects", threshold=0.2).folder, pathlib.Path)

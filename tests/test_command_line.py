@@ -1,0 +1,260 @@
+"""What people type, as subprocesses: `python train.py`, `-m fgjax.predict`, `-m fgjax.study`."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import fake_aircraft
+from tests.models.test_resnet import torchvision_file
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = (
+    "--config.data.dataset=synthetic_aircraft/4", "--config.data.image_size=32",
+    "--config.data.held_out=0.25", "--config.method.samples=8",
+    "--config.method.classifier.epochs=1", "--config.method.grouping.warmup.epochs=1",
+    "--config.method.grouping.classify_epochs=1", "--config.method.margin.epochs=2",
+)  # fmt: skip
+DEMO = "--config=configs/aircraft.py:demo"
+
+
+@pytest.fixture
+def environment(tmp_path, data_dir):
+    """A machine of one device with nothing on it and no way out."""
+    cache = pathlib.Path(data_dir).parent / "xla"
+    unreachable = "http://127.0.0.1:9"
+    return {
+        **os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path),
+        "FGJAX_DATA": data_dir, "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "HF_ENDPOINT": unreachable, "http_proxy": unreachable, "https_proxy": unreachable,
+        "no_proxy": "", "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+
+
+def run(*arguments, environment, cwd, code=0):
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
+        timeout=500,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """The files that a person starts from."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    shutil.copy(ROOT / "train.py", folder)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    return folder
+
+
+def sentence_of(done):
+    """The one line on standard error that is meant for people."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_the_literal_order_on_a_machine_with_nothing(environment, clone, tmp_path):
+    environment["FGJAX_DATA"] = str(tmp_path / "empty")
+    done = run(
+        "train.py", "--config=configs/aircraft.py", environment=environment, cwd=clone, code=2
+    )
+    sentence = sentence_of(done)
+    assert "fgvc-aircraft-2013b.tar.gz" in sentence
+    assert str(tmp_path / "empty" / "manual") in sentence
+    assert "timm/resnet50.tv_in1k" in sentence
+    assert "--config.pretrained" in sentence
+    assert "python train.py --config=configs/aircraft.py:demo" in sentence
+
+
+def test_the_literal_order_on_a_small_archive_with_local_weights(environment, clone, tmp_path):
+    environment["FGJAX_DATA"] = str(tmp_path / "data")
+    fake_aircraft.write(tmp_path / "data" / "manual")
+    torchvision_file(tmp_path / "weights.safetensors", "resnet18")
+    small = [
+        "--config.backbone=resnet18", f"--config.pretrained={tmp_path}/weights.safetensors",
+        "--config.data.image_size=64", "--config.data.workers=1", "--config.method.samples=4",
+        *[f"--config.method.{stage}.{field}" for field in ("epochs=1", "batch_size=4")
+          for stage in ("classifier", "grouping.warmup", "margin")],
+        "--config.method.grouping.rounds=1", "--config.method.grouping.classify_epochs=1",
+        "--config.method.grouping.group_epochs=1",
+    ]  # fmt: skip
+    done = run(
+        "train.py", "--config=configs/aircraft.py", *small, environment=environment, cwd=clone
+    )
+    results = json.loads((clone / "runs" / "aircraft-lapm" / "results.json").read_text())
+    protocol = results["protocol"]
+    assert protocol["dataset"] == "fgvc_aircraft" and protocol["test_images"] == 12
+    assert protocol["pretrained"].endswith("weights.safetensors")
+    assert protocol["boxes_used"] is False and protocol["test_split_used_for_selection"] is False
+    assert protocol["packages"]["jax"]
+    assert 0 <= results["metrics"]["top1"] <= 1
+    assert "is replaced by a new head" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, data_dir):
+    """A tiny finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    environment = {
+        **os.environ, "XLA_FLAGS": "", "FGJAX_DATA": data_dir, "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(data_dir).parent / "xla"),
+    }  # fmt: skip
+    run("train.py", DEMO, *TINY, f"--workdir={folder}/run", environment=environment, cwd=ROOT)
+    return folder / "run", environment
+
+
+def test_a_run_leaves_what_the_readme_says(trained):
+    workdir, _ = trained
+    figures = {p.name for p in (workdir / "figures").iterdir()}
+    assert figures == {
+        "mixing.png", "localization.png", "margins.png", "curves.png", "confusions.png",
+    }  # fmt: skip
+    for path in (workdir / "figures").iterdir():
+        assert cv2.imread(str(path)).std() > 5
+    lines = (workdir / "margin" / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    for name in ("m1", "m2", "share_below_m1", "feature_norm", "held_out_top1", "loss"):
+        assert name in last
+    assert list((workdir / "margin" / "tensorboard").iterdir())
+    localization = json.loads((workdir / "results.json").read_text())["metrics"]["localization"]
+    assert 0 < localization["test_object_iou"] <= 1
+    assert "test_part_centers_inside_random" in localization
+
+
+def test_the_same_command_again_finds_everything_done(trained):
+    workdir, environment = trained
+    before = (workdir / "results.json").read_text()
+    started = time.monotonic()
+    done = run("train.py", DEMO, *TINY, f"--workdir={workdir}", environment=environment, cwd=ROOT)
+    assert "step/s" not in done.stderr  # nothing was trained
+    assert time.monotonic() - started < 60
+    assert (workdir / "results.json").read_text() == before
+
+
+def test_another_config_in_the_same_workdir_is_refused(trained):
+    workdir, environment = trained
+    done = run("train.py", DEMO, *TINY, "--config.method.alpha=1.5", f"--workdir={workdir}",
+               environment=environment, cwd=ROOT, code=2)  # fmt: skip
+    assert "method.alpha: 1.0 -> 1.5" in sentence_of(done)
+
+
+def test_predictions_equal_evaluation(trained, data_dir, tmp_path):
+    """The same test images as files give the probabilities that evaluation stored."""
+    from fgjax.data import datasets
+
+    workdir, environment = trained
+    dataset = datasets.load_dataset("synthetic_aircraft/4", data_dir=data_dir)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "notes.txt").write_text("not an image")
+    for row in range(12):
+        (tmp_path / "images" / f"{row:02d}.jpg").write_bytes(dataset.test.source[row]["image"])
+    done = run("-m", "fgjax.predict", f"--workdir={workdir}", str(tmp_path / "images"), "--json",
+               f"--out={tmp_path}/out", environment=environment, cwd=ROOT)  # fmt: skip
+    found = json.loads(done.stdout)
+    assert len(found) == 12 and "notes.txt" in done.stderr
+    with np.load(workdir / "margin" / "predictions.npz") as stored:
+        logits = stored["logits"][:12].astype(np.float64)
+    wanted = np.exp(logits - logits.max(1, keepdims=True))
+    wanted /= wanted.sum(1, keepdims=True)
+    with np.load(workdir / "objects" / "boxes.npz") as stored:
+        boxes = stored["test"][:12]
+    for row, result in enumerate(found):
+        np.testing.assert_allclose(result["box"], boxes[row], atol=1e-6)
+        best = [dataset.class_names.index(entry["class"]) for entry in result["top"]]
+        np.testing.assert_allclose(
+            [entry["probability"] for entry in result["top"]], wanted[row, best], rtol=1e-3
+        )
+        assert len(result["top"]) == 5 and len(result["parts"]) == 3
+        assert cv2.imread(result["picture"]) is not None
+
+
+def test_prediction_refuses_what_is_not_there(trained, tmp_path):
+    workdir, environment = trained
+    done = run("-m", "fgjax.predict", f"--workdir={workdir}", str(tmp_path / "none.jpg"),
+               environment=environment, cwd=ROOT, code=2)  # fmt: skip
+    assert "none.jpg does not exist" in sentence_of(done)
+    done = run("-m", "fgjax.predict", f"--workdir={tmp_path}", str(ROOT / "README.md"),
+               environment=environment, cwd=ROOT, code=2)  # fmt: skip
+    assert "no finished run" in sentence_of(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((DEMO, "--config.no_such_field=1"), "no_such_field"),
+        (("--config=configs/aircraft.py:hal",), "'hal' is neither a method nor a flag"),
+        ((DEMO, "--config.method.lambda_=1.5"), "lambda_ is 1.5"),
+        ((DEMO, "--config.method.samples=1"), "at least 2"),
+        ((DEMO, "--config.seed=abc"), "seed"),
+        ((DEMO, "--nosuchflag=1"), "nosuchflag"),
+        (("--config=configs/none.py",), "configs/none.py"),
+        ((), "name a config"),
+        ((DEMO, "--workdir=/proc/nowhere"), "cannot be written"),
+    ],
+)
+def test_bad_words_give_one_sentence(environment, clone, arguments, says):
+    done = run("train.py", *arguments, environment=environment, cwd=clone, code=2)
+    assert says in sentence_of(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["classifier", "parts", "margin"])
+def test_killed_anywhere_and_started_again(trained, tmp_path, stage):
+    """SIGKILL in the middle of a stage; the same command ends with the same parameters."""
+    from orbax.checkpoint import PyTreeCheckpointer
+
+    whole, environment = trained
+    workdir = tmp_path / "run"
+    command = [sys.executable, "train.py", DEMO, *TINY, f"--workdir={workdir}",
+               "--config.checkpoints.every_steps=3"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not list(workdir.glob(f"{stage}/**/checkpoints/[0-9]*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "results.json").exists()
+    run(*command[1:], environment=environment, cwd=ROOT)
+    one, other = (
+        PyTreeCheckpointer().restore((folder / "margin" / "model").absolute())
+        for folder in (whole, workdir)
+    )
+    import jax
+
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert (
+        json.loads((workdir / "results.json").read_text())["metrics"]["top1"]
+        == (json.loads((whole / "results.json").read_text())["metrics"]["top1"])
+    )
+
+
+@pytest.mark.slow
+def test_a_study_shares_stages_resumes_and_writes_its_table(environment, clone, tmp_path):
+    settings = [f"--set={word.removeprefix('--config.')}" for word in TINY]
+    command = ["-m", "fgjax.study", "configs/aircraft.py:lapm,demo", "table5", "--seeds=2",
+               f"--workdir={tmp_path}/study", *settings]  # fmt: skip
+    run(*command, "--jobs=2", environment=environment, cwd=clone)
+    stages = sorted(p.name.split("-")[0] for p in (tmp_path / "study" / "stages").iterdir())
+    assert stages == ["classifier"] * 2 + ["margin"] * 8 + ["objects"] * 2 + ["parts"] * 2
+    table = (tmp_path / "study" / "table5" / "table5.md").read_text()
+    assert table.count("±") == 5 and "89.23" in table
+    assert (tmp_path / "study" / "table5" / "table5.png").stat().st_size > 5000
+    again = run(*command, environment=environment, cwd=clone)
+    assert "step/s" not in again.stderr
+    done = run(*command[:3], "table9", environment=environment, cwd=clone, code=2)
+    assert "table5: Adaptive margin" in sentence_of(done)
