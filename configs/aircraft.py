@@ -78,6 +78,6 @@ def _lapm_demo() -> Config:
                 classify_epochs=2,
                 group_epochs=1,
             ),
-            margin=training(8, 1e-3, 0.5, batch_size=16),
+            margin=training(14, 2e-3, 0.5, batch_size=16),
         ),
     )

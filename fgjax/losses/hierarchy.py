@@ -1,0 +1,62 @@
+"""CCFR's multi-level loss over classes and their super-classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from fgjax.losses import common
+
+
+def multi_level_loss(
+    child_logits: ArrayLike,
+    parent_logits: ArrayLike,
+    labels: ArrayLike,
+    parents: ArrayLike,
+    *,
+    parent_weight: float = 1.0,
+) -> jax.Array:
+    """Cross-entropy of class and super-class, and their order (CCFR Eq. 1, 2, 3, 4).
+
+    ℓ = ℓ₁ + λ ℓ₂ + ℓ_h: ℓ₁ and ℓ₂ are softmax cross-entropies of the child and of its parent, and
+    ℓ_h = max(0, p̄ − p_parent), p̄ the mean probability of the children of the true super-class.
+
+    Args:
+      child_logits: [B, C].
+      parent_logits: [B, C_f].
+      labels: child class, int [B].
+      parents: super-class of every child class, int [C].
+      parent_weight: λ, 1 in the paper.
+
+    Returns:
+      float [B], at least 0.
+
+    Raises:
+      ValueError: shapes do not fit, or labels or parents are not integers.
+
+    >>> print(multi_level_loss(
+    ...     jnp.zeros((1, 4)), jnp.zeros((1, 2)), jnp.array([0]), jnp.array([0, 0, 1, 1])
+    ... ).round(4))
+    [2.0794]
+    """
+    name = "multi_level_loss"
+    common.check_rank(name, 2, child_logits=child_logits, parent_logits=parent_logits)
+    labels = common.check_labels(name, labels)
+    common.check_batch(name, child_logits=child_logits, parent_logits=parent_logits, labels=labels)
+    common.check_not_negative(name, parent_weight=parent_weight)
+    parents = common.check_labels(name, parents)
+    child_logits, parent_logits = common.as_float(child_logits), common.as_float(parent_logits)
+    if parents.shape[0] != child_logits.shape[1]:
+        raise ValueError(
+            f"{name}: parents name {parents.shape[0]} classes, the logits {child_logits.shape[1]}."
+        )
+    if isinstance(parents, np.ndarray) and parents.max(initial=0) >= parent_logits.shape[1]:
+        raise ValueError(f"{name}: a parent is not among {parent_logits.shape[1]} super-classes.")
+    own_parent = parents[labels]
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    fine, coarse = entropy(child_logits, labels), entropy(parent_logits, own_parent)  # Eq. 1, 2
+    siblings = parents[None] == own_parent[:, None]
+    children = common.masked_mean(jax.nn.softmax(child_logits), siblings, axis=1)
+    parent = jnp.take_along_axis(jax.nn.softmax(parent_logits), own_parent[:, None], axis=1)[:, 0]
+    return fine + parent_weight * coarse + jax.nn.relu(children - parent)  # Eq. 3, 4

@@ -1,0 +1,275 @@
+"""In-batch losses: the baselines of HDCL's Table 1. All pairs of a batch, one scalar.
+
+Embeddings are taken as they are; where the method wants unit vectors its docstring says so
+(`fgjax.losses.normalize`). A batch without a valid tuple gives 0 with gradient 0. Under `jax.jit` a
+sharded batch gives the numbers of one device; under `jax.pmap` gather embeddings and labels first
+(`jax.lax.all_gather`).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fgjax.losses import common
+
+
+def _checked(function: str, embeddings: ArrayLike, labels: ArrayLike):
+    common.check_rank(function, 2, embeddings=embeddings)
+    labels = common.check_labels(function, labels)
+    common.check_batch(function, embeddings=embeddings, labels=labels)
+    return common.as_float(embeddings), labels
+
+
+def _pairs(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Masks [B, B] of positive pairs (without the diagonal) and of negative ones."""
+    same = labels[:, None] == labels[None]
+    return same & ~jnp.eye(len(labels), dtype=bool), ~same
+
+
+def _squared_distances(embeddings: jax.Array) -> jax.Array:
+    """Squared distances [B, B] by the Gram matrix: B² D differences would take too much memory."""
+    squares = jnp.sum(jnp.square(embeddings), axis=1)
+    product = jnp.matmul(embeddings, embeddings.T, precision=jax.lax.Precision.HIGHEST)
+    distances = jnp.maximum(squares[:, None] + squares[None] - 2 * product, 0)
+    return jnp.where(jnp.eye(len(embeddings), dtype=bool), 0, distances)
+
+
+def contrastive_loss(embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 1.0) -> jax.Array:
+    """Contrastive loss over all pairs (HDCL Table 1; Bell & Bala's form as Song et al. give it).
+
+    Mean over pairs i < j of y D² + (1 − y) max(0, α − D²).
+
+    Args:
+      embeddings: [B, D].
+      labels: int [B].
+      margin: α on the squared distance, not negative.
+
+    Returns:
+      float scalar, at least 0.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or the margin is negative.
+
+    >>> x = jnp.array([[0.0], [2.0], [0.5]])
+    >>> float(contrastive_loss(x, jnp.array([0, 0, 1])))  # (4 + 0.75 + 0) / 3
+    1.5833333730697632
+    """
+    embeddings, labels = _checked("contrastive_loss", embeddings, labels)
+    common.check_not_negative("contrastive_loss", margin=margin)
+    positive, negative = _pairs(labels)
+    squared = _squared_distances(embeddings)
+    terms = jnp.where(positive, squared, jnp.where(negative, jax.nn.relu(margin - squared), 0))
+    return common.masked_mean(terms, positive | negative)
+
+
+def lifted_structure_loss(
+    embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 1.0
+) -> jax.Array:
+    """Lifted structured embedding (HDCL Table 1; Song et al. 2016).
+
+    1/(2|P|) Σ_{(i,j) ∈ P} max(0, log(Σ_{k ∈ N(i)} e^{α − D_ik} + Σ_{l ∈ N(j)} e^{α − D_jl}) + D_ij)²
+    with P the positive pairs, N(i) the negatives of i and D the Euclidean distance.
+
+    Args:
+      embeddings: [B, D], not normalised in the method.
+      labels: int [B].
+      margin: α, not negative.
+
+    Returns:
+      float scalar, at least 0; 0 without a positive pair or without a negative.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or the margin is negative.
+
+    >>> x = jnp.array([[0.0], [0.0], [1.0]])
+    >>> round(float(lifted_structure_loss(x, jnp.array([0, 0, 1]))), 4)  # ½ (log 2)²
+    0.2402
+    """
+    embeddings, labels = _checked("lifted_structure_loss", embeddings, labels)
+    common.check_not_negative("lifted_structure_loss", margin=margin)
+    positive, negative = _pairs(labels)
+    distances = common.safe_sqrt(_squared_distances(embeddings))
+    has_negative = jnp.any(negative, axis=1)
+    exponents = jnp.where(negative, margin - distances, -jnp.inf)
+    exponents = jnp.where(has_negative[:, None], exponents, 0)
+    lifted = jax.nn.logsumexp(exponents, axis=1)
+    terms = jax.nn.relu(jnp.logaddexp(lifted[:, None], lifted[None]) + distances)
+    valid = positive & has_negative[:, None] & has_negative[None]
+    return 0.5 * common.masked_mean(jnp.square(jnp.where(valid, terms, 0)), valid)
+
+
+def n_pairs_loss(
+    embeddings: ArrayLike, labels: ArrayLike, *, l2_weight: float = 0.002
+) -> jax.Array:
+    """N-pairs loss, one pair per class (HDCL Table 1; Sohn 2016).
+
+    Mean softmax cross-entropy of aᵢ · pₖ over the pairs' positives pₖ, with target k = i, plus
+    ¼ λ (mean ‖a‖² + mean ‖p‖²). A class's first row in the batch is its anchor a, its second the
+    positive p; further rows and classes with a single row take no part.
+
+    Args:
+      embeddings: [B, D], not normalised in the method.
+      labels: int [B].
+      l2_weight: λ, not negative.
+
+    Returns:
+      float scalar, at least 0.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or the weight is negative.
+
+    >>> x = jnp.zeros((4, 2))
+    >>> round(float(n_pairs_loss(x, jnp.array([0, 0, 1, 1]))), 4)
+    0.6931
+    """
+    embeddings, labels = _checked("n_pairs_loss", embeddings, labels)
+    common.check_not_negative("n_pairs_loss", l2_weight=l2_weight)
+    same = labels[:, None] == labels[None]
+    later = jnp.triu(same, k=1)
+    valid = ~jnp.any(jnp.tril(same, k=-1), axis=1) & jnp.any(later, axis=1)
+    positives = embeddings[jnp.argmax(later, axis=1)]
+    logits = jnp.matmul(embeddings, positives.T, precision=jax.lax.Precision.HIGHEST)
+    own = jnp.diagonal(logits)
+    # Invalid rows see themselves alone, so that no row is all −∞.
+    columns = valid[None] | jnp.eye(len(labels), dtype=bool)
+    normaliser = jax.nn.logsumexp(jnp.where(columns, logits, -jnp.inf), axis=1)
+    norms = jnp.sum(jnp.square(embeddings), axis=1) + jnp.sum(jnp.square(positives), axis=1)
+    return common.masked_mean(normaliser - own + 0.25 * l2_weight * norms, valid)
+
+
+def _cosines(embeddings: jax.Array) -> jax.Array:
+    unit = common.normalize(embeddings)
+    return jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def binomial_deviance_loss(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    *,
+    alpha: float = 2.0,
+    beta: float = 0.5,
+    negative_cost: float = 10.0,
+) -> jax.Array:
+    """Binomial deviance of cosine similarities (HDCL Table 1; as in Ustinova & Lempitsky 2016).
+
+    mean₊ log(1 + e^{−α(s − β)}) + mean₋ log(1 + e^{αC(s − β)}), s the cosine.
+
+    Args:
+      embeddings: [B, D], any scale.
+      labels: int [B].
+      alpha: slope, not negative.
+      beta: similarity in the middle.
+      negative_cost: C, not negative; 10 on CUB.
+
+    Returns:
+      float scalar, at least 0; a mean over no pairs is 0.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or alpha or C is negative.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.5, 0.75 ** 0.5]])
+    >>> round(float(binomial_deviance_loss(x, jnp.array([0, 0]))), 4)  # s = β
+    0.6931
+    """
+    embeddings, labels = _checked("binomial_deviance_loss", embeddings, labels)
+    common.check_not_negative("binomial_deviance_loss", alpha=alpha, negative_cost=negative_cost)
+    positive, negative = _pairs(labels)
+    offset = _cosines(embeddings) - beta
+    pulled = common.masked_mean(jax.nn.softplus(-alpha * offset), positive)
+    pushed = common.masked_mean(jax.nn.softplus(alpha * negative_cost * offset), negative)
+    return pulled + pushed
+
+
+def histogram_loss(embeddings: ArrayLike, labels: ArrayLike, *, nodes: int = 151) -> jax.Array:
+    """Probability that a negative pair is more similar than a positive one (HDCL Table 1).
+
+    L = Σ_r h⁻_r Σ_{q ≤ r} h⁺_q with histograms of cosines by linear assignment to R nodes from −1
+    to 1 (Ustinova & Lempitsky 2016).
+
+    Args:
+      embeddings: [B, D], any scale.
+      labels: int [B].
+      nodes: R, at least 2; 151 in the paper.
+
+    Returns:
+      float scalar in [0, 1]; 0 without a positive or without a negative pair.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or there are fewer than two nodes.
+
+    >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
+    >>> round(float(histogram_loss(x, jnp.array([0, 0, 1]))), 4)
+    1.0
+    """
+    embeddings, labels = _checked("histogram_loss", embeddings, labels)
+    if nodes < 2:
+        raise ValueError(f"histogram_loss: nodes is {nodes}, but must be at least 2.")
+    positive, negative = _pairs(labels)
+    place = (jnp.clip(_cosines(embeddings), -1, 1) + 1) * ((nodes - 1) / 2)
+    lower = jnp.clip(jnp.floor(jax.lax.stop_gradient(place)), 0, nodes - 2).astype(jnp.int32)
+    share = place - lower.astype(place.dtype)
+
+    def histogram(mask: jax.Array) -> jax.Array:
+        weight = jnp.where(mask, 1.0, 0.0).astype(place.dtype)
+        weight = weight / jnp.maximum(jnp.sum(weight), 1)
+        empty = jnp.zeros(nodes, place.dtype)
+        return empty.at[lower].add(weight * (1 - share)).at[lower + 1].add(weight * share)
+
+    return jnp.sum(histogram(negative) * jnp.cumsum(histogram(positive)))
+
+
+def pddm_quadruplet_loss(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    similarities: ArrayLike,
+    *,
+    alpha: float = 0.5,
+    beta: float = 1.0,
+    embedding_weight: float = 0.5,
+) -> jax.Array:
+    """Quadruplet mined by a learned similarity (HDCL Table 1's PDDM; Huang et al. 2016).
+
+    (î, ĵ) is the least similar positive pair, k̂ and l̂ the most similar negatives of î and of ĵ:
+    E_m = max(0, α + s_îk̂ − s_îĵ) + max(0, α + s_ĵl̂ − s_îĵ),
+    E_e = max(0, β + D²_îĵ − D²_îk̂) + max(0, β + D²_îĵ − D²_ĵl̂), L = E_m + λ E_e.
+
+    Args:
+      embeddings: [B, D]; unit vectors in the method.
+      labels: int [B].
+      similarities: s from the PDDM unit [B, B].
+      alpha: margin of the similarities, not negative.
+      beta: margin of the squared distances, not negative.
+      embedding_weight: λ, not negative.
+
+    Returns:
+      float scalar, at least 0; 0 without a positive pair or without a negative.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or a margin is negative.
+
+    >>> x = jnp.array([[0.0], [0.0], [1.0]])
+    >>> s = jnp.array([[0.0, 0.9, 0.6], [0.9, 0.0, 0.1], [0.6, 0.1, 0.0]])
+    >>> round(float(pddm_quadruplet_loss(x, jnp.array([0, 0, 1]), s)), 4)
+    0.2
+    """
+    name = "pddm_quadruplet_loss"
+    embeddings, labels = _checked(name, embeddings, labels)
+    common.check_not_negative(name, alpha=alpha, beta=beta, embedding_weight=embedding_weight)
+    similarities = common.as_float(similarities)
+    size = len(labels)
+    if similarities.shape != (size, size):
+        raise ValueError(f"{name}: similarities have shape {similarities.shape}, but must be "
+                         f"({size}, {size}).")  # fmt: skip
+    positive, negative = _pairs(labels)
+    usable = positive & jnp.any(negative, axis=1)[:, None]
+    hardest = jnp.argmin(jnp.where(usable, similarities, jnp.inf))
+    i, j = hardest // size, hardest % size
+    nearest = jnp.argmax(jnp.where(negative, similarities, -jnp.inf), axis=1)
+    k, l = nearest[i], nearest[j]
+    near = jnp.sum(jnp.square(embeddings[i] - embeddings[j]))
+    total = jnp.zeros((), embeddings.dtype)
+    for one, other in ((i, k), (j, l)):
+        far = jnp.sum(jnp.square(embeddings[one] - embeddings[other]))
+        metric = jax.nn.relu(alpha + similarities[one, other] - similarities[i, j])
+        total = total + metric + embedding_weight * jax.nn.relu(beta + near - far)
+    return jnp.where(jnp.any(usable), total, 0)
