@@ -260,7 +260,7 @@ def render(
     for x in np.arange(-0.55, 0.6, rng.uniform(0.07, 0.11)):  # windows
         _fill(canvas, frame(_ellipse(x, radius * 0.45, 0.012, radius * 0.12)), body * 0.35)
     _fill(canvas, placed["wing"][0], wing)
-    cowling = body * rng.uniform(0.5, 0.9)
+    cowling = body * rng.uniform(0.4, 0.85)
     for polygon in placed["engines"]:
         _fill(canvas, polygon, cowling * 0.45)  # a dark rim keeps them apart from wing and sky
         _fill(canvas, polygon.mean(0) + 0.72 * (polygon - polygon.mean(0)), cowling)

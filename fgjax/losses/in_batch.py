@@ -27,7 +27,7 @@ def _pairs(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _squared_distances(embeddings: jax.Array) -> jax.Array:
-    """Squared distances [B, B] by the Gram matrix: B² D differences would take too much memory."""
+    """Squared distances [B, B] by the Gram matrix, as B² D differences are too large."""
     squares = jnp.sum(jnp.square(embeddings), axis=1)
     product = jnp.matmul(embeddings, embeddings.T, precision=jax.lax.Precision.HIGHEST)
     distances = jnp.maximum(squares[:, None] + squares[None] - 2 * product, 0)
@@ -67,8 +67,8 @@ def lifted_structure_loss(
 ) -> jax.Array:
     """Lifted structured embedding (HDCL Table 1; Song et al. 2016).
 
-    1/(2|P|) Σ_{(i,j) ∈ P} max(0, log(Σ_{k ∈ N(i)} e^{α − D_ik} + Σ_{l ∈ N(j)} e^{α − D_jl}) + D_ij)²
-    with P the positive pairs, N(i) the negatives of i and D the Euclidean distance.
+    1/(2|P|) Σ_{(i,j) ∈ P} max(0, log(Σ_{k ∈ N(i)} e^{α − D_ik} + Σ_{l ∈ N(j)} e^{α − D_jl}) +
+    D_ij)² with P the positive pairs, N(i) the negatives of i and D the Euclidean distance.
 
     Args:
       embeddings: [B, D], not normalised in the method.

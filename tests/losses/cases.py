@@ -38,7 +38,8 @@ class Case:
 
 F = (8, 5)
 TUPLES = [
-    Case("hard_softmax", lambda o, y: losses.hard_softmax_loss(o, y, top_k=2), ((8, 4),), (LABELS,)),
+    Case("hard_softmax", lambda o, y: losses.hard_softmax_loss(o, y, top_k=2), ((8, 4),),
+         (LABELS,)),
     Case("hdcl", lambda o, w, y: losses.hdcl_loss(o, y, w), ((8, 4), (5, 4)), (LABELS,)),
     Case("centralized_ranking",
          lambda f, c, y: losses.centralized_ranking_loss(f, y, c), (F, (4, 5)), (LABELS,)),

@@ -121,7 +121,7 @@ def test_multi_level_is_ccfr_eq_1_to_4(seed):
 
 
 def test_the_order_term_reaches_both_levels():
-    child, parent = jnp.array([[4.0, 4.0, -4.0]]), jnp.array([[-2.0, 2.0]])
+    child, parent = jnp.array([[1.0, 2.0, -1.0]]), jnp.array([[-2.0, 2.0]])
     arguments = np.array([0], np.int32), np.array([0, 0, 1], np.int32)
 
     def order(child, parent):
