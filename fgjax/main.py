@@ -28,7 +28,7 @@ def setup() -> None:
     handler = logging.StreamHandler(sys.stderr)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "httpx", "huggingface_hub"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
         pathlib.Path("~/.cache/fgjax/xla").expanduser()
     )

@@ -208,3 +208,29 @@ def test_a_stage_of_another_config_is_refused(tiny_config, tmp_path):
     with pytest.raises(UserError, match=r"threshold: 0\.2 -> 0\.3"):
         run.stage("objects", threshold=0.3)
     assert isinstance(run.stage("objects", threshold=0.2).folder, pathlib.Path)
+
+
+def test_bfloat16_computes_what_float32_does(tiny_config):
+    """Half-precision convolutions, float32 parameters, statistics, logits and loss."""
+    import flax.nnx as nnx
+
+    from fgjax import models
+
+    loss = lapm.MarginLoss(0.8, 1.0, True, "global", True)
+    rng = np.random.default_rng(0)
+    given = batch()
+    given["image"] = rng.integers(0, 255, (3, 4, 32, 32, 3)).astype(np.uint8)
+    values = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = models.build("resnet_small", num_classes=5, rngs=nnx.Rngs(0), dtype=dtype)
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+        def objective(params, graph=graph, rest=rest):
+            merged = nnx.merge(graph, params, rest, copy=True)
+            return loss(merged, given, statistics(), None)[0]
+
+        value, gradient = jax.jit(jax.value_and_grad(objective))(params)
+        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(gradient))
+        values[dtype] = float(value)
+    assert values[jnp.bfloat16] == pytest.approx(values[jnp.float32], rel=0.05)
+    assert values[jnp.bfloat16] != values[jnp.float32]

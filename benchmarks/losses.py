@@ -1,0 +1,158 @@
+"""Value and gradient of the in-batch losses, beside pytorch-metric-learning, in one run.
+
+    python benchmarks/losses.py [--batches 32 128 512 1024] [--out benchmarks/RESULTS.md]
+
+Medians over repeated calls after warm-up, same data, 512 dimensions, 8 images per class. Agreement
+is printed where the definitions agree, and the reason where they do not.
+"""
+
+import argparse
+import pathlib
+import platform
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from pytorch_metric_learning import distances, reducers
+from pytorch_metric_learning import losses as pml
+
+from fgjax import losses
+
+DEPTH, PER_CLASS = 512, 8
+
+
+def _plain_l2():
+    return distances.LpDistance(normalize_embeddings=False, p=2, power=1)
+
+
+def _two_per_class(x, y):
+    """N-pairs in pytorch-metric-learning pairs each anchor with one positive."""
+    keep = torch.arange(len(y)) % PER_CLASS < 2
+    return x[keep], y[keep]
+
+
+# name: (ours, theirs, what differs; empty where the definitions agree)
+def _pairs():
+    contrastive = pml.ContrastiveLoss(
+        pos_margin=0, neg_margin=1, distance=distances.LpDistance(
+            normalize_embeddings=False, p=2, power=2), reducer=reducers.DoNothingReducer())  # fmt: skip
+
+    def contrastive_theirs(x, y):
+        """The mean over all pairs, from its unreduced terms."""
+        parts = contrastive(x, y)
+        total = parts["pos_loss"]["losses"].sum() + parts["neg_loss"]["losses"].sum()
+        return total / (len(y) * (len(y) - 1))
+
+    lifted = pml.GeneralizedLiftedStructureLoss
+    lifted = pml.LiftedStructureLoss(neg_margin=1, pos_margin=0, distance=_plain_l2())
+    n_pairs = pml.NPairsLoss(distance=distances.DotProductSimilarity(normalize_embeddings=False))
+    triplet = pml.TripletMarginLoss(
+        margin=0.2, distance=distances.LpDistance(normalize_embeddings=False, p=2, power=2)
+    )
+    histogram = pml.HistogramLoss(n_bins=150)
+
+    def triplet_ours(x, y):
+        """All triplets of the batch, mean over the active ones, as theirs."""
+        squared = losses.in_batch._squared_distances(x)
+        same = y[:, None] == y[None]
+        positive = same & ~jnp.eye(len(y), dtype=bool)
+        terms = jax.nn.relu(squared[:, :, None] - squared[:, None, :] + 0.2)
+        valid = positive[:, :, None] & ~same[:, None, :] & (terms > 0)
+        return losses.masked_mean(terms, valid)
+
+    return {
+        "contrastive": (losses.contrastive_loss, contrastive_theirs, ""),
+        "lifted structure": (losses.lifted_structure_loss, lifted, ""),
+        "n-pairs": (
+            lambda x, y: losses.n_pairs_loss(x, y, l2_weight=0.0),
+            lambda x, y: n_pairs(*_two_per_class(x, y)),
+            "",
+        ),
+        "triplet, all in batch": (triplet_ours, triplet, ""),
+        "histogram": (losses.histogram_loss, histogram, ""),
+    }
+
+
+def _time(call, repeats: int) -> float:
+    call()
+    call()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure(batch: int) -> list[tuple]:
+    """Rows (name, batch, ours ms, theirs ms, ratio, largest relative difference, remark)."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(batch // PER_CLASS), PER_CLASS)
+    x = (rng.normal(size=(batch, DEPTH)) * 0.05).astype(np.float32)
+    x += 0.5 * rng.normal(size=(batch // PER_CLASS, DEPTH)).astype(np.float32)[y] * 0.05
+    rows = []
+    for name, (ours, theirs, remark) in _pairs().items():
+        if name.startswith("triplet") and batch > 512:
+            continue  # batch³ terms: theirs runs out of memory
+        if name == "histogram" and batch > 512:
+            continue  # pairs × nodes: likewise
+        labels = jnp.asarray(y, jnp.int32)
+        compiled = jax.jit(jax.value_and_grad(lambda x, labels=labels, ours=ours: ours(x, labels)))
+        jax_x = jnp.asarray(x)
+        torch_y = torch.from_numpy(y)
+
+        def run_ours(compiled=compiled, jax_x=jax_x):
+            return jax.block_until_ready(compiled(jax_x))
+
+        def run_theirs(theirs=theirs, torch_y=torch_y):
+            leaf = torch.from_numpy(x).requires_grad_()
+            value = theirs(leaf, torch_y)
+            value.backward()
+            return value.detach().numpy(), leaf.grad.numpy()
+
+        value, gradient = run_ours()
+        other_value, other_gradient = run_theirs()
+        scale = np.abs(other_gradient).max()
+        difference = max(
+            abs(float(value) - float(other_value)) / max(abs(float(other_value)), 1e-8),
+            float(np.abs(np.asarray(gradient) - other_gradient).max() / max(scale, 1e-12)),
+        )
+        repeats = 30 if batch <= 128 else 7
+        mine, other = _time(run_ours, repeats), _time(run_theirs, repeats)
+        rows.append((name, batch, 1e3 * mine, 1e3 * other, other / mine, difference, remark))
+        print(*(f"{v:.3g}" if isinstance(v, float) else v for v in rows[-1]), flush=True)
+    return rows
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 512, 1024])
+    parser.add_argument("--out", type=pathlib.Path, help="write the table there as well")
+    options = parser.parse_args()
+    rows = [row for batch in options.batches for row in measure(batch)]
+    import pytorch_metric_learning
+
+    lines = [
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, Python "
+        f"{platform.python_version()}, jax {jax.__version__} ({jax.devices()[0].device_kind}), "
+        f"torch {torch.__version__}, pytorch-metric-learning {pytorch_metric_learning.__version__}",
+        "",
+        "| loss | batch | fgjax ms | PML ms | PML / fgjax | largest difference | remark |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {n} | {b} | {m:.2f} | {o:.2f} | {r:.1f} | {d:.1e} | {t} |"
+        for n, b, m, o, r, d, t in rows
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
