@@ -141,7 +141,7 @@ def _main() -> None:
         f"{platform.python_version()}, jax {jax.__version__} ({jax.devices()[0].device_kind}), "
         f"torch {torch.__version__}, pytorch-metric-learning {pytorch_metric_learning.__version__}",
         "",
-        "| loss | batch | fgjax ms | PML ms | PML / fgjax | largest difference | remark |",
+        "| loss | batch | fgjax ms | PML ms | PML / fgjax | difference | remark |",
         "|---|---|---|---|---|---|---|",
     ]
     lines += [

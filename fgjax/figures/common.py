@@ -38,8 +38,7 @@ def curves(run: Run) -> None:
         axes[1, column].set_xlabel("epoch")
         axes[1, column].set_ylim(0, 1)
         for axis in axes[:, column]:
-            if axis.lines:
-                axis.legend(fontsize=7)
+            axis.legend(fontsize=7) if axis.lines else axis.axis("off")
             axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("accuracy")

@@ -62,22 +62,20 @@ def group_channels(
     strengths: np.ndarray,
     *,
     num_parts: int,
-    spare_groups: int = 1,
-    compact_share: float = 0.5,
+    compact_share: float = 0.7,
     seed: int = 0,
 ) -> np.ndarray:
     """Groups of channels by where they peak: the initial membership of each part.
 
-    With `spare_groups=0, compact_share=1` this is MA-CNN's: k-means (k-means++, 10 restarts) of
-    the channels' concatenated peak coordinates over all images. Weak features make that unstable,
-    as most channels wander. The defaults cluster the mean peak of the half of the channels that
-    wander least, into one group more than there are parts, and keep the most compact groups.
+    With `compact_share=1` this is MA-CNN's: k-means (k-means++, 10 restarts) of the channels'
+    concatenated peak coordinates over all images. Weak features make that unstable, as many
+    channels wander. Below 1, the mean peaks of the share of channels that wander least are
+    clustered, and the others belong to no part.
 
     Args:
       centers: peaks [M, C, 2] over M images.
       strengths: [M, C]; a channel that is dead on an image gets its mean peak there.
       num_parts: N.
-      spare_groups: groups beyond N of which the least compact are dropped.
       compact_share: share of the channels that take part, least wandering first.
       seed: of k-means.
 
@@ -91,24 +89,15 @@ def group_channels(
     count = np.maximum(alive.sum(axis=0), 1)[:, None]
     mean = np.where(alive[..., None], centers, 0).sum(axis=0) / count
     filled = np.where(alive[..., None], centers, mean)
-    wander = filled.std(axis=0).sum(axis=-1)
-    wander = np.where(alive.any(axis=0), wander, np.inf)
-    groups = num_parts + spare_groups
-    keep = max(round(compact_share * len(wander)), groups)
+    wander = np.where(alive.any(axis=0), filled.std(axis=0).sum(axis=-1), np.inf)
+    keep = max(round(compact_share * len(wander)), num_parts)
     chosen = np.argsort(wander, kind="stable")[:keep]
-    if spare_groups or compact_share < 1:
-        rows = mean[chosen]
-    else:
-        rows = filled[:, chosen].transpose(1, 0, 2).reshape(len(chosen), -1)
-    labels = KMeans(groups, n_init=10, random_state=seed).fit(rows).labels_
-    # How far a group's channels lie apart within one image.
-    spread = [
-        filled[:, chosen[labels == g]].std(axis=1).mean() if np.sum(labels == g) > 1 else np.inf
-        for g in range(groups)
-    ]
-    best = np.argsort(spread, kind="stable")[:num_parts]
-    best = sorted(best, key=lambda g: mean[chosen[labels == g], 1].mean())
+    rows = mean[chosen]
+    if compact_share == 1:
+        rows = filled[:, chosen].transpose(1, 0, 2).reshape(keep, -1)
+    labels = KMeans(num_parts, n_init=10, random_state=seed).fit(rows).labels_
+    order = np.argsort([mean[chosen[labels == g], 1].mean() for g in range(num_parts)])
     membership = np.zeros((num_parts, len(wander)), bool)
-    for part, group in enumerate(best):
+    for part, group in enumerate(order):
         membership[part, chosen[labels == group]] = True
     return membership
