@@ -37,9 +37,10 @@ def _two_per_class(x, y):
 
 # name: (ours, theirs, what differs; empty where the definitions agree)
 def _pairs():
+    squared = distances.LpDistance(normalize_embeddings=False, p=2, power=2)
     contrastive = pml.ContrastiveLoss(
-        pos_margin=0, neg_margin=1, distance=distances.LpDistance(
-            normalize_embeddings=False, p=2, power=2), reducer=reducers.DoNothingReducer())  # fmt: skip
+        pos_margin=0, neg_margin=1, distance=squared, reducer=reducers.DoNothingReducer()
+    )
 
     def contrastive_theirs(x, y):
         """The mean over all pairs, from its unreduced terms."""

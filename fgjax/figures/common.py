@@ -58,14 +58,13 @@ def localization(run: Run, objects: Stage, parts: Stage | None, *, count: int = 
     known = ~np.isnan(split.boxes).any(axis=1)
     overlap = np.where(known, boxes.iou(found, np.nan_to_num(split.boxes)), np.nan)
     order = np.argsort(np.nan_to_num(overlap, nan=2.0), kind="stable")
-    # Half of the sheet shows the failures, the other half is spread over the rest.
-    rest = order[count // 2 :]
-    chosen = np.concatenate(
-        [order[: count // 2], rest[np.linspace(0, len(rest) - 1, count - count // 2).astype(int)]]
-    )
+    chosen = order
+    if len(order) > count:  # half of the sheet shows the failures, half is spread over the rest
+        spread = np.linspace(count // 2, len(order) - 1, count - count // 2).astype(int)
+        chosen = order[np.concatenate([np.arange(count // 2), spread])]
     part_boxes = parts.load_arrays("boxes")["test"] if parts else None
     images, captions = [], []
-    for row in dict.fromkeys(chosen.tolist()):
+    for row in chosen.tolist():
         drawn = [split.boxes[row], found[row]]
         colors = [drawing.WHITE, drawing.RED]
         if part_boxes is not None:

@@ -373,11 +373,19 @@ STUDIES = {
             Row("cross-entropy, equal images", {**_CROSS_ENTROPY, **_FOUR_TIMES}),
             Row("CutMix, equal epochs", _CUTMIX),
             Row("CutMix, equal images", {**_CUTMIX, **_FOUR_TIMES}),
-            Row("sets mixed by CutMix, λ = 1", _CUTMIX_SET),
             Row("sets mixed by parts, λ = 1", _MIXING),
             Row("LAPM", {}),
         ),
         notes=("images_forwarded",),
+    ),
+    "mixing": Study(
+        "Part-aware CutMix against CutMix, sets of four, λ = 1",
+        "LAPM Eq. 4-6 against Eq. 1-3",
+        (
+            Row("sets mixed by CutMix", _CUTMIX_SET),
+            Row("sets mixed by parts", _MIXING),
+            Row("sets mixed by a fixed grid", {**_MIXING, "method.parts": "grid"}),
+        ),
     ),
     "table5": Study(
         "Adaptive margin and additional term",
