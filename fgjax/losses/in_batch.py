@@ -126,14 +126,18 @@ def n_pairs_loss(
     common.check_not_negative("n_pairs_loss", l2_weight=l2_weight)
     same = labels[:, None] == labels[None]
     later = jnp.triu(same, k=1)
-    valid = ~jnp.any(jnp.tril(same, k=-1), axis=1) & jnp.any(later, axis=1)
-    positives = embeddings[jnp.argmax(later, axis=1)]
-    logits = jnp.matmul(embeddings, positives.T, precision=jax.lax.Precision.HIGHEST)
+    is_anchor = ~jnp.any(jnp.tril(same, k=-1), axis=1) & jnp.any(later, axis=1)
+    slots = max(len(labels) // 2, 1)  # there cannot be more pairs
+    rows = jnp.nonzero(is_anchor, size=slots, fill_value=0)[0]
+    valid = jnp.arange(slots) < jnp.sum(is_anchor)
+    anchors = embeddings[rows]
+    positives = embeddings[jnp.argmax(later[rows], axis=1)]
+    logits = jnp.matmul(anchors, positives.T, precision=jax.lax.Precision.HIGHEST)
     own = jnp.diagonal(logits)
-    # Invalid rows see themselves alone, so that no row is all −∞.
-    columns = valid[None] | jnp.eye(len(labels), dtype=bool)
+    # Empty slots see themselves alone, so that no row is all −∞.
+    columns = valid[None] | jnp.eye(slots, dtype=bool)
     normaliser = jax.nn.logsumexp(jnp.where(columns, logits, -jnp.inf), axis=1)
-    norms = jnp.sum(jnp.square(embeddings), axis=1) + jnp.sum(jnp.square(positives), axis=1)
+    norms = jnp.sum(jnp.square(anchors), axis=1) + jnp.sum(jnp.square(positives), axis=1)
     return common.masked_mean(normaliser - own + 0.25 * l2_weight * norms, valid)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import chex
 import grain.python as grain
 import jax
 import jax.numpy as jnp
@@ -140,6 +141,7 @@ def fit(
                 statistics = statistics_for(epoch)
                 history.start()
             batch = next(feed)
+            chex.assert_tree_shape_prefix(batch, (batches.batch_size,))
             state["trained"], state["rest"], state["optimizer"], metrics = step_function(
                 state["trained"], state["rest"], state["optimizer"], statistics, batch, step
             )

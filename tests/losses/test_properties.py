@@ -95,6 +95,44 @@ def test_rigid_motion_changes_nothing(name):
     np.testing.assert_allclose(case.call(moved, LABELS), case.call(x, LABELS), rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["triplet", "triplet_plain", "quadruplet", "pairwise_margin"])
+def test_tuples_see_distances_alone(name):
+    case = next(case for case in TUPLES if case.name == name)
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))
+    rows = case.draw(3)
+    moved = [jnp.asarray(x @ rotation + 2, jnp.float32) for x in rows]
+    np.testing.assert_allclose(
+        case.call(*moved, *case.integers), case.call(*rows, *case.integers), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_cosines_see_directions_alone():
+    (a, p, n) = next(case for case in TUPLES if case.name == "cosine_triplet").draw(3)
+    np.testing.assert_allclose(
+        losses.cosine_triplet_loss(a * 3, p * 0.1, n * 7),
+        losses.cosine_triplet_loss(a, p, n),
+        rtol=1e-4, atol=1e-6,
+    )  # fmt: skip
+
+
+def test_symmetries():
+    """Mixtures may change places in Eq. 9, partners in Eq. 7, and pairs in every in-batch loss."""
+    a, b, c = next(case for case in TUPLES if case.name == "triplet").draw(5)
+    np.testing.assert_allclose(
+        losses.positive_relationship(a, b, c), losses.positive_relationship(a, c, b), rtol=1e-6
+    )
+    signs = np.arange(8) % 2
+    np.testing.assert_allclose(
+        losses.pairwise_margin_loss(a, b, signs, margin=3.0),
+        losses.pairwise_margin_loss(b, a, signs, margin=3.0),
+        rtol=1e-6,
+    )
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)
+    np.testing.assert_allclose(
+        losses.decorrelation(w), losses.decorrelation(-w[:, ::-1]), rtol=1e-5
+    )
+
+
 @every
 def test_gradients_are_the_derivatives(case):
     if case.name in ("ranking",):  # its second argument enters a comparison only
