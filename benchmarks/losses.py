@@ -1,10 +1,10 @@
 """Value and gradient of the in-batch losses, beside pytorch-metric-learning, in one run.
 
-    python benchmarks/losses.py [--batches 32 128 512 1024] [--out benchmarks/RESULTS.md]
+    python benchmarks/losses.py [--batches 32 128 512 1024] [--out FILE.md]
 
-Medians over repeated calls after warm-up, same data, 512 dimensions, 8 images per class (2 for N-pairs, as its
-sampler makes them). Agreement
-is printed where the definitions agree, and the reason where they do not.
+Medians over repeated calls after warm-up on the same data: 512 dimensions, 8 images a class (2 for
+N-pairs, as its sampler makes them). Agreement is printed where the definitions agree, and the
+reason where they do not.
 """
 
 import argparse
