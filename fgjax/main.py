@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from fgjax import methods, models
-from fgjax.config import Config, check, differences, identity
+from fgjax.config import Config, check, differences, identity, restore
 from fgjax.data.datasets import Dataset, load_dataset
 from fgjax.errors import UserError
 from fgjax.training.run import Run, write_json
@@ -118,8 +118,12 @@ def run(
     check(config, jax.device_count())
     claim(workdir, config)
     dataset = fetch(config)
-    where = {"data_dir": config.data.data_dir, "manual_dir": config.data.manual_dir}
-    write_json(workdir / "data.json", where)
+    where = {
+        "data_dir": config.data.data_dir,
+        "manual_dir": config.data.manual_dir,
+        "pool": str(pool.absolute()) if pool else "",
+    }
+    write_json(workdir / "where.json", where)
     log.info(
         "%s: %d training and %d test images of %d classes, %d %s device(s), workdir %s",
         dataset.name, len(dataset.train), len(dataset.test), dataset.num_classes,
@@ -175,8 +179,6 @@ def open_run(workdir: pathlib.Path) -> Run:
     Raises:
       UserError: the folder holds no finished run.
     """
-    from fgjax.config import restore
-
     if not (workdir / "results.json").exists():
         raise UserError(
             f"{workdir} holds no finished run (no results.json): train one first, "
@@ -186,6 +188,9 @@ def open_run(workdir: pathlib.Path) -> Run:
     results = json.loads((workdir / "results.json").read_text())
     config = Config(method=methods.get(results["method"]).Config())
     restore(config, flat)
-    where = json.loads((workdir / "data.json").read_text())
+    where = json.loads((workdir / "where.json").read_text())
     config.data.data_dir, config.data.manual_dir = where["data_dir"], where["manual_dir"]
-    return Run(config, fetch(config), workdir)
+    data = config.data
+    dataset = load_dataset(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    pool = pathlib.Path(where["pool"]) if where["pool"] else None
+    return Run(config, dataset, workdir, pool)

@@ -155,7 +155,6 @@ def fit(
             saves = ends_epoch or (saving.every_steps and step % saving.every_steps == 0)
             if saves:
                 means = _flush(pending, history, folder)
-                store.save(step, {**state, "statistics": statistics})
                 if ends_epoch:
                     means.update(history.summary())
                     done = epoch + 1
@@ -163,6 +162,8 @@ def fit(
                     if evaluator is not None and (look or step == total):
                         means.update(evaluator(current_model(), done))
                     writer.write(step, done, means)
+                # Last: a crash before it makes the resumed run write the epoch's metrics again.
+                store.save(step, {**state, "statistics": statistics})
     finally:
         writer.close()
         store.close()
