@@ -378,6 +378,17 @@ STUDIES = {
         ),
         notes=("images_forwarded",),
     ),
+    "diagnosis": Study(
+        "Is it the data, the parts or the loss?",
+        "not in the paper",
+        (
+            Row("cross-entropy, equal images and steps",
+                {**_CROSS_ENTROPY, **_FOUR_TIMES,
+                 "method.margin.batch_size": lambda c: 4 * c.method.margin.batch_size}),
+            Row("sets mixed by true parts, λ = 1", {**_MIXING, "method.parts": "annotated"}),
+            Row("LAPM, true parts", {"method.parts": "annotated"}),
+        ),
+    ),
     "mixing": Study(
         "Part-aware CutMix against CutMix, sets of four, λ = 1",
         "LAPM Eq. 4-6 against Eq. 1-3",
