@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import cv2
+import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
@@ -181,10 +182,24 @@ def data_root(data_dir: str) -> pathlib.Path:
 
 
 def prepare(builder: FineGrainedBuilder) -> None:
-    """Write a builder's array_record files unless they are there; a broken try leaves nothing."""
-    if pathlib.Path(builder.data_path).exists():
+    """Write a builder's array_record files unless they are there; a broken try leaves nothing.
+
+    Processes that want the same dataset wait for the first one.
+    """
+    home = pathlib.Path(builder.data_path)
+    if home.exists():
         return
     with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(filelock.FileLock(builder.sidecar("preparing.lock")))
+        except OSError as error:
+            raise UserError(
+                f"{home.parent} cannot be written ({error.strerror or error}): choose another "
+                "folder with --config.data.data_dir."
+            ) from error
+        if home.exists():  # another process was faster; the builder has not seen its files yet
+            builder.info.read_from_directory(home)
+            return
         builder.official_files = builder.open_archives(stack)
         log.info("preparing %s into %s", builder.title, builder.data_path)
         tfds.disable_progress_bar()
