@@ -1,6 +1,6 @@
 """Does the pipeline feed faster than the training step consumes? Both rates, one after the other.
 
-    python benchmarks/feed.py [--config configs/aircraft.py:lapm,demo] [--steps 40]
+    PYTHONPATH=. python benchmarks/feed.py [--config configs/aircraft.py:lapm,demo] [--steps 40]
 
 Part boxes are the true ones, so that nothing needs training first; the built-in data only.
 """
