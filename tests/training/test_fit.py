@@ -74,7 +74,11 @@ def assert_same(one, other):
 
 
 def test_it_learns(tmp_path):
-    train(tmp_path, epochs=12)
+    model = Net()
+    before = np.asarray(model.body[1].mean[...])
+    after = train(tmp_path, model, epochs=12)
+    assert np.abs(after["body"][1]["mean"] - before).max() > 1e-3  # batch norm was training
+    assert model.body[1].use_running_average  # and is handed back in evaluation mode
     lines = read_metrics(tmp_path)
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     assert [line["epoch"] for line in lines] == list(range(1, 13))
