@@ -7,7 +7,7 @@
 |---|---|---|---|
 | lapm, ResNet-50 | 94.43 (LAPM Table 3) | not measured: the dataset was not at hand | — |
 | lapm, VGG-16 | 93.08 | likewise | — |
-| lapm,demo | — | see README | minutes on two CPU cores |
+| lapm,demo | — | 79.0, built-in test split, seed 0 (README) | 6 minutes on two CPU cores |
 """
 
 from configs import common
