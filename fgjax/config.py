@@ -75,6 +75,9 @@ class Config:
     backbone: str = "resnet50"
     pretrained: str = ""  # Hub repository or .safetensors file; empty: from scratch
     dtype: str = "float32"  # float32 | bfloat16, of the convolutions
+    last_stride: int = 2  # of the backbone's last stage; 1 doubles the last map
+    pooling: str = "average"  # average | max | max_average, of the last map
+    dropout: float = 0.0  # share of the pooled feature that training drops
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     method: Any = None  # the dataclass `Config` of a file in fgjax/methods/
@@ -135,6 +138,10 @@ def check(config: Config, devices: int) -> None:
     """
     data = config.data
     _require(config.dtype in ("float32", "bfloat16"), "dtype", config.dtype, "float32 or bfloat16")
+    _require(config.last_stride in (1, 2), "last_stride", config.last_stride, "1 or 2")
+    kinds = ("average", "max", "max_average")
+    _require(config.pooling in kinds, "pooling", config.pooling, f"one of {', '.join(kinds)}")
+    _require(0 <= config.dropout < 1, "dropout", config.dropout, "at least 0 and below 1")
     _require(0 <= data.held_out < 1, "data.held_out", data.held_out, "at least 0 and below 1")
     _require(data.image_size >= 16, "data.image_size", data.image_size, "at least 16")
     scale = data.augmentation.crop_scale

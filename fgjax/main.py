@@ -15,6 +15,7 @@ from fgjax import methods, models
 from fgjax.config import Config, check, differences, identity, restore
 from fgjax.data.datasets import Dataset, load_dataset
 from fgjax.errors import UserError
+from fgjax.training import compilation
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,7 @@ def setup() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
     for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "httpx", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(
-        pathlib.Path("~/.cache/fgjax/xla").expanduser()
-    )
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation.enable_cache()
 
 
 def default_workdir(config: Config) -> pathlib.Path:

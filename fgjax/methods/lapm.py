@@ -158,10 +158,13 @@ def transform(run: Run, config: Config, reader: Reader, *, seed: int, **changes:
 # Section III.B: the loss
 
 
-def embed(model: nnx.Module, images: jax.Array, *, l2norm: bool) -> tuple[jax.Array, jax.Array]:
+def embed(
+    model: nnx.Module, images: jax.Array, *, l2norm: bool, key: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """f(x) and logits of sets of images: [B, V, S, S, 3] to [B, V, D] and [B, V, K]."""
     sets, views = images.shape[:2]
-    outputs = model(models.normalize(images.reshape(sets * views, *images.shape[2:])))
+    flat = images.reshape(sets * views, *images.shape[2:])
+    outputs = model(models.normalize(flat), key=key)
     features = normalize(outputs["pooled"]) if l2norm else outputs["pooled"]
     return features.reshape(sets, views, -1), outputs["logits"].reshape(sets, views, -1)
 
@@ -192,8 +195,7 @@ class MarginLoss:
 
     def __call__(self, model, batch, statistics, key):
         """The loss of a batch of sets, and what shows the state of the embedding."""
-        del key
-        features, logits = embed(model, batch["image"], l2norm=self.l2norm)
+        features, logits = embed(model, batch["image"], l2norm=self.l2norm, key=key)
         classes = jax.nn.one_hot(batch["labels"], logits.shape[-1])
         soft_labels = jnp.einsum("bvc,bvck->bvk", batch["weights"], classes)  # Eq. 5
         entropy = optax.softmax_cross_entropy(logits, soft_labels)

@@ -6,12 +6,21 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from fgjax.errors import UserError
-from fgjax.models import resnet
+from fgjax.models import densenet, inception, resnet, vgg
+from fgjax.models.backbone import HEADS, POOLINGS, Backbone, Options, pool
 from fgjax.models.pretrained import load_pretrained, resolve
 
-__all__ = ["NAMES", "build", "last_map", "load_pretrained", "normalize", "resolve"]
+__all__ = [
+    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "load_pretrained", "normalize",
+    "pool", "resolve",
+]  # fmt: skip
 
-NAMES = tuple(resnet.ARCHITECTURES)
+_VGGS = {
+    f"{name}{suffix}": (depths, bool(suffix))
+    for name, depths in vgg.DEPTHS.items()
+    for suffix in ("", "_bn")
+}
+NAMES = (*resnet.ARCHITECTURES, *_VGGS, *densenet.ARCHITECTURES, "inception_v3")
 
 # ImageNet's channel statistics, for images in [0, 255].
 _MEAN = (123.675, 116.28, 103.53)
@@ -25,7 +34,10 @@ def build(
     rngs: nnx.Rngs,
     dtype: DTypeLike = jnp.float32,
     last_stride: int = 2,
-) -> nnx.Module:
+    pooling: str = "average",
+    dropout: float = 0.0,
+    head: str = "linear",
+) -> Backbone:
     """A backbone with a classifier head.
 
     Args:
@@ -34,23 +46,28 @@ def build(
       rngs: source of the initial parameters.
       dtype: of the convolutions; parameters and logits stay float32.
       last_stride: stride of the last stage; 1 doubles its map.
+      pooling: "average", "max", or "max_average", both concatenated.
+      dropout: share of `pooled` that training drops; a call in training then needs a `key`.
+      head: "linear", or "original" for VGG's hidden layers of 4096 as in torchvision.
 
     Returns:
       A module that maps normalised images [B, H, W, 3] to its feature maps by name, "pooled" [B, D]
       and "logits" [B, num_classes]; `module.features` is D.
 
     Raises:
-      UserError: the name is unknown.
+      UserError: the name or an option is unknown.
     """
-    if name not in resnet.ARCHITECTURES:
+    if name not in NAMES:
         raise UserError(f"backbone {name!r} is not known; choose one of {', '.join(NAMES)}.")
-    return resnet.ResNet(
-        resnet.ARCHITECTURES[name],
-        num_classes=num_classes,
-        rngs=rngs,
-        dtype=dtype,
-        last_stride=last_stride,
-    )
+    options = Options(num_classes, dtype, last_stride, pooling, dropout, head)
+    if name in resnet.ARCHITECTURES:
+        return resnet.ResNet(resnet.ARCHITECTURES[name], options, rngs=rngs)
+    if name in _VGGS:
+        depths, batch_norm = _VGGS[name]
+        return vgg.VGG(depths, options, batch_norm=batch_norm, rngs=rngs)
+    if name in densenet.ARCHITECTURES:
+        return densenet.DenseNet(*densenet.ARCHITECTURES[name], options, rngs=rngs)
+    return inception.Inception(options, rngs=rngs)
 
 
 def last_map(outputs: dict[str, jax.Array]) -> jax.Array:

@@ -8,11 +8,10 @@ pooled feature and the logits:
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from fgjax.models import layers
+from fgjax.models.backbone import Backbone, Options
 
 
 class BasicBlock(nnx.Module):
@@ -85,46 +84,31 @@ ARCHITECTURES = {
 }
 
 
-class ResNet(nnx.Module):
+class ResNet(Backbone):
     """A residual network as its `Architecture` says; see the module's docstring for the output."""
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        *,
-        num_classes: int,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        last_stride: int = 2,
-    ):
+    def __init__(self, architecture: Architecture, options: Options, *, rngs: nnx.Rngs):
         block, stem = architecture.block, architecture.stem_width
+        super().__init__(architecture.widths[-1] * block.expansion, options, rngs=rngs)
+        dtype = options.dtype
         self.stem_pool = architecture.stem_pool
         self.conv1 = layers.Conv(3, stem, architecture.stem_size, stride=2, dtype=dtype, rngs=rngs)
         self.bn1 = layers.BatchNorm(stem)
         stages, features = [], stem
-        strides = (*architecture.strides[:-1], min(architecture.strides[-1], last_stride))
+        last = min(architecture.strides[-1], options.last_stride)
+        strides = (*architecture.strides[:-1], last)
         for depth, width, stride in zip(
             architecture.depths, architecture.widths, strides, strict=True
         ):
             blocks = []
             for position in range(depth):
-                blocks.append(
-                    block(
-                        features,
-                        width,
-                        stride=stride if position == 0 else 1,
-                        dtype=dtype,
-                        rngs=rngs,
-                    )
-                )
+                first = stride if position == 0 else 1
+                blocks.append(block(features, width, stride=first, dtype=dtype, rngs=rngs))
                 features = width * block.expansion
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
-        self.fc = layers.Linear(features, num_classes, rngs=rngs)
-        self.features = features
-        self.num_classes = num_classes
 
-    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x = jax.nn.relu(self.bn1(self.conv1(images)))
         if self.stem_pool:
             x = layers.max_pool(x, 3, stride=2, padding=1)
@@ -132,6 +116,4 @@ class ResNet(nnx.Module):
         for index, blocks in enumerate(self.stages):
             x = layers.sequential(blocks, x)
             outputs[f"stage{index + 1}"] = x
-        outputs["pooled"] = layers.global_average_pool(x)
-        outputs["logits"] = self.fc(outputs["pooled"])
-        return outputs
+        return self.classify(outputs, key)

@@ -20,7 +20,7 @@ from fgjax.config import Checkpoints as CheckpointConfig
 from fgjax.config import Data
 from fgjax.data import loading
 from fgjax.errors import UserError
-from fgjax.training import checkpoints, sharding
+from fgjax.training import checkpoints, compilation, sharding
 from fgjax.training.logging import MetricsWriter
 
 log = logging.getLogger(__name__)
@@ -177,11 +177,11 @@ def set_mode(model: nnx.Module, trainable: Any) -> None:
     trained = set(nnx.to_flat_state(nnx.state(model, trainable)).paths)
     model.eval()
     for path, module in nnx.iter_modules(model):
-        owns = any(p[: len(path)] == path for p in trained)
-        if owns and hasattr(module, "use_running_average"):
-            module.use_running_average = False
-        if owns and hasattr(module, "deterministic"):
-            module.deterministic = False
+        # Dropout has no parameters of its own: it goes with the module that it stands in.
+        scope = path[:-1] if hasattr(module, "deterministic") else path
+        if any(p[: len(scope)] == scope for p in trained):
+            for name in {"use_running_average", "deterministic"} & vars(module).keys():
+                setattr(module, name, False)
 
 
 def _with_values(trained: nnx.State, rest: nnx.State, trained_values, rest_values):
@@ -221,7 +221,7 @@ def _make_step(graph, trained, rest, loss: Loss, optimizer, trainable, key):
         metrics = {**metrics, "loss": value, "gradient_norm": optax.global_norm(gradient)}
         return optax.apply_updates(trained_values, updates), new_rest, optimizer_state, metrics
 
-    return jax.jit(update, donate_argnums=(0, 1, 2))
+    return jax.jit(update, donate_argnums=(0, 1, 2), compiler_options=compilation.options())
 
 
 def _prefetch(iterator: Iterator[Any]) -> Iterator[Batch]:

@@ -110,6 +110,9 @@ class Run:
             "backbone": config.backbone,
             "pretrained": config.pretrained,
             "dtype": config.dtype,
+            "last_stride": config.last_stride,
+            "pooling": config.pooling,
+            "dropout": config.dropout,
             "dataset": self.dataset.name,
             "dataset_fingerprint": self.dataset.fingerprint,
             "held_out": config.data.held_out,
@@ -145,6 +148,9 @@ class Run:
             num_classes=self.dataset.num_classes,
             rngs=rngs,
             dtype=dtype_of(config.dtype),
+            last_stride=config.last_stride,
+            pooling=config.pooling,
+            dropout=config.dropout,
         )
         if config.pretrained and pretrained:
             models.load_pretrained(model, config.pretrained)

@@ -23,7 +23,7 @@ PAIRS = lapm.PAIRS
 class FakeModel:
     """Features and logits straight from the pixels of tiny 'images'."""
 
-    def __call__(self, images):
+    def __call__(self, images, *, key=None):
         flat = images.reshape(len(images), -1)
         return {"pooled": flat[:, :4], "logits": flat[:, 4:9]}
 

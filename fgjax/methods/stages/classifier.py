@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 def cross_entropy(model, batch, statistics, key):
     """Softmax cross-entropy of single images."""
-    del statistics, key
-    logits = model(models.normalize(batch["image"]))["logits"]
+    del statistics
+    logits = model(models.normalize(batch["image"]), key=key)["logits"]
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]))
     return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
 

@@ -28,7 +28,8 @@ def activation_maps(model: nnx.Module, batch):
     """CAM of the true and of the predicted class and SCDA's map, each [B, H, W]."""
     outputs = model(models.normalize(batch["image"]))
     features, logits = models.last_map(outputs), outputs["logits"]
-    weights = model.fc.kernel[...]
+    # Of a head on max ‖ average features, the average's half: it is what a map adds up to.
+    weights = model.fc.kernel[...][-features.shape[-1] :]
     predicted = jnp.argmax(logits, axis=-1)
     return {
         "true": cam.class_activation_map(features, weights, batch["label"]),

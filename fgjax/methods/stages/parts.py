@@ -63,11 +63,11 @@ class Grouping:
 
 
 class Gate(nnx.Module):
-    """FC, tanh, FC, sigmoid: pooled features [B, C] to channel weights d in (0, 1) [B, C]."""
+    """FC, tanh, FC, sigmoid: pooled features [B, D] to channel weights d in (0, 1) [B, C]."""
 
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        self.hidden = layers.Linear(features, features, rngs=rngs)
-        self.out = layers.Linear(features, features, rngs=rngs)
+    def __init__(self, features: int, channels: int, *, rngs: nnx.Rngs):
+        self.hidden = layers.Linear(features, channels, rngs=rngs)
+        self.out = layers.Linear(channels, channels, rngs=rngs)
 
     def start_at(self, members: np.ndarray) -> None:
         """Begin the pre-fit near a group: d is 0.9 on its channels and 0.1 elsewhere."""
@@ -83,19 +83,17 @@ class PartNetwork(nnx.Module):
 
     def __init__(self, backbone: nnx.Module, num_parts: int, *, rngs: nnx.Rngs):
         self.backbone = backbone
-        self.gates = nnx.List([Gate(backbone.features, rngs=rngs) for _ in range(num_parts)])
-        heads = [
-            layers.Linear(backbone.features, backbone.num_classes, rngs=rngs)
-            for _ in range(num_parts)
-        ]
+        features, channels = backbone.features, backbone.channels
+        self.gates = nnx.List([Gate(features, channels, rngs=rngs) for _ in range(num_parts)])
+        heads = [layers.Linear(channels, backbone.num_classes, rngs=rngs) for _ in range(num_parts)]
         self.heads = nnx.List(heads)
         for head in heads:  # new heads would shake the backbone that the peaks come from
-            head.kernel[...] = backbone.fc.kernel[...]
+            head.kernel[...] = backbone.fc.kernel[...][-channels:]
             head.bias[...] = backbone.fc.bias[...]
 
-    def __call__(self, images: jax.Array) -> dict[str, jax.Array]:
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         """Backbone outputs and `gates` [B, N, C], `attention` [B, H, W, N], `centers` [B, N, 2]."""
-        outputs = self.backbone(images)
+        outputs = self.backbone(images, key=key)
         features = models.last_map(outputs).astype(jnp.float32)
         gates = jnp.stack([gate(outputs["pooled"]) for gate in self.gates], axis=1)
         scores = grouping.part_scores(features, gates)
@@ -108,8 +106,8 @@ class PartNetwork(nnx.Module):
 
 def classify_loss(model, batch, statistics, key):
     """Cross-entropy of the whole crop and of every part: L = CE + Σ_i CE_i."""
-    del statistics, key
-    outputs = model(models.normalize(batch["image"]))
+    del statistics
+    outputs = model(models.normalize(batch["image"]), key=key)
     entropy = optax.softmax_cross_entropy_with_integer_labels
     whole = jnp.mean(entropy(outputs["logits"], batch["label"]))
     parts = jnp.mean(jnp.sum(entropy(outputs["part_logits"], batch["label"][:, None]), axis=1))
@@ -125,7 +123,7 @@ class GroupLoss:
 
     def __call__(self, model, batch, statistics, key):
         """The gates' loss."""
-        attention = model(models.normalize(batch["image"]))["attention"]
+        attention = model(models.normalize(batch["image"]), key=key)["attention"]
         distance = jnp.mean(losses.part_distance(attention))
         diversity = jnp.mean(losses.part_diversity(attention, margin=self.margin))
         loss = distance + self.diversity_weight * diversity
@@ -140,7 +138,7 @@ class MembershipLoss:
 
     def __call__(self, model, batch, statistics, key):
         """Mean squared difference between gates and membership."""
-        gates = model(models.normalize(batch["image"]))["gates"]
+        gates = model(models.normalize(batch["image"]), key=key)["gates"]
         wanted = jnp.asarray(self.membership, jnp.float32)
         return jnp.mean(jnp.square(gates - wanted)), {}
 

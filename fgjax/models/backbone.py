@@ -1,0 +1,83 @@
+"""What all families share: the options of a network, its pooling and its classifier."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from fgjax.errors import UserError
+from fgjax.models import layers
+
+POOLINGS = ("average", "max", "max_average")
+HEADS = ("linear", "original")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a network is varied; the same for every family.
+
+    Attributes:
+      num_classes: width of the logits.
+      dtype: of the convolutions; parameters, statistics and logits stay float32.
+      last_stride: 2 leaves a last map of 1/32 of the image, 1 one of 1/16.
+      pooling: how the last map [B, H, W, C] becomes `pooled`: "average" or "max" [B, C], or
+        "max_average" [B, 2C], the maximum first (HDCL).
+      dropout: share of `pooled` that is dropped before the classifier in training.
+      head: "linear" is one layer on `pooled`; "original" keeps VGG's hidden layers of 4096 and is
+        the same as "linear" in the other families.
+    """
+
+    num_classes: int
+    dtype: DTypeLike = jnp.float32
+    last_stride: int = 2
+    pooling: str = "average"
+    dropout: float = 0.0
+    head: str = "linear"
+
+    def __post_init__(self):
+        for name, choices in (
+            ("last_stride", (1, 2)),
+            ("pooling", POOLINGS),
+            ("head", HEADS),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                listed = ", ".join(map(str, choices))
+                raise UserError(f"a backbone's {name} is {value!r}, but must be one of {listed}.")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"a backbone's dropout is {self.dropout}, but must be in [0, 1).")
+
+
+class Backbone(nnx.Module):
+    """Base of the families; subclasses make the maps and end with `classify`.
+
+    Attributes:
+      channels: C of the last map.
+      features: D of `pooled`.
+      fc: the classifier, [D, num_classes] but for VGG's original head.
+    """
+
+    def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
+        self.channels = channels
+        self.features = channels * (2 if options.pooling == "max_average" else 1)
+        self.num_classes = options.num_classes
+        self.pooling = options.pooling
+        self.dropout = layers.Dropout(options.dropout)
+        self.fc = layers.Linear(self.features, options.num_classes, rngs=rngs)
+
+    def classify(self, outputs: dict[str, jax.Array], key: jax.Array | None) -> dict:
+        """The maps with `pooled` and `logits` of the last of them."""
+        pooled = pool(list(outputs.values())[-1], self.pooling)
+        return {**outputs, "pooled": pooled, "logits": self.fc(self.dropout(pooled, key))}
+
+
+def pool(x: jax.Array, kind: str) -> jax.Array:
+    """A map [B, H, W, C] as float32 features [B, C], or [B, 2C] for "max_average"."""
+    wide = layers.widened(x)
+    found = {
+        "max": lambda: jnp.max(wide, axis=(1, 2)),
+        "average": lambda: layers.global_average_pool(wide),
+    }
+    return jnp.concatenate([found[part]() for part in kind.split("_")], axis=-1)

@@ -1,0 +1,82 @@
+"""The rewritten convolution and pooling against XLA's plain operations, gradients included."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgjax.models import convolution
+
+
+def plain(x, kernel, stride, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(p, p) for p in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+
+
+def numbers(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    size=st.tuples(st.integers(5, 13), st.integers(5, 13)),
+    kernel=st.sampled_from([(1, 1), (3, 3), (7, 7), (1, 7), (7, 1), (2, 3)]),
+    stride=st.integers(1, 3),
+    padded=st.booleans(),
+)
+def test_convolution(size, kernel, stride, padded):
+    padding = tuple(k // 2 for k in kernel) if padded else (0, 0)
+    if any(n + 2 * p < k for n, p, k in zip(size, padding, kernel)):
+        return
+    x, k = numbers(0, 2, *size, 3), numbers(1, *kernel, 3, 4)
+    found, back = jax.vjp(
+        lambda x, k: convolution.convolve(x, k, stride=stride, padding=padding), x, k
+    )
+    wanted, plain_back = jax.vjp(lambda x, k: plain(x, k, stride, padding), x, k)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    gradient = numbers(2, *wanted.shape)
+    for one, other in zip(back(gradient), plain_back(gradient)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+def winner_takes_all(x, size, stride, padding, gradient):
+    """Max pooling and its gradient by loops: to the first largest entry, as in PyTorch."""
+    padded = np.pad(x, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)], constant_values=-np.inf)
+    values, back = np.zeros(gradient.shape), np.zeros(padded.shape)
+    for b, y, z, c in np.ndindex(*gradient.shape):
+        window = padded[b, y * stride : y * stride + size, z * stride : z * stride + size, c]
+        i, j = np.unravel_index(np.argmax(window), window.shape)
+        values[b, y, z, c] = window[i, j]
+        back[b, y * stride + i, z * stride + j, c] += gradient[b, y, z, c]
+    end = lambda n: n - padding  # noqa: E731
+    inner = back[:, padding : end(back.shape[1]), padding : end(back.shape[2])]
+    return values, inner
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "padding"),
+    [((9, 10), 3, 2, 1), ((8, 8), 3, 2, 1), ((8, 9), 2, 2, 0), ((11, 12), 3, 2, 0),
+     ((5, 6), 3, 1, 1), ((7, 7), 2, 2, 0), ((7, 8), 2, 3, 0)],
+)  # fmt: skip
+def test_max_pooling_with_ties(shape, size, stride, padding):
+    x = np.random.default_rng(0).integers(0, 4, (2, *shape, 3)).astype(np.float32)
+    found, back = jax.vjp(lambda x: convolution.max_pool(x, size, stride, padding), x)
+    gradient = numbers(1, *found.shape)
+    wanted, wanted_back = winner_takes_all(x, size, stride, padding, np.asarray(gradient))
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(back(gradient)[0], wanted_back, rtol=1e-6, atol=1e-6)
+
+
+def test_half_precision_stays_half():
+    x, k = numbers(0, 2, 8, 8, 3).astype(jnp.bfloat16), numbers(1, 3, 3, 3, 4).astype(jnp.bfloat16)
+
+    def value(x, k):
+        y = convolution.max_pool(convolution.convolve(x, k, stride=2, padding=(1, 1)), 3, 2, 1)
+        return jnp.sum(y.astype(jnp.float32))
+
+    chex.assert_type(list(jax.grad(value, (0, 1))(x, k)), jnp.bfloat16)
