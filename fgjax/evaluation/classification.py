@@ -10,18 +10,21 @@ from flax import nnx
 
 from fgjax import models
 from fgjax.data.loading import Example, Reader, evaluation_batches
-from fgjax.training import sharding
+from fgjax.training import compilation, sharding
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _forward(graph, outputs_of: Callable, state, batch):
-    return outputs_of(nnx.merge(graph, state), batch)
+@functools.cache
+def _forward():
+    def merged(graph, outputs_of: Callable, state, batch):
+        return outputs_of(nnx.merge(graph, state), batch)
+
+    return jax.jit(merged, static_argnums=(0, 1), compiler_options=compilation.options())
 
 
 def forward(model: nnx.Module, outputs_of: Callable, batch: Example) -> dict[str, jax.Array]:
     """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
     graph, state = nnx.split(model)
-    return _forward(graph, outputs_of, state, sharding.shard(batch))
+    return _forward()(graph, outputs_of, state, sharding.shard(batch))
 
 
 def iterate(
