@@ -49,7 +49,7 @@ def ours(name, size, batch, half):
     )
     graph, params, rest = nnx.split(model, nnx.Param, ...)
 
-    def train(params, rest, moments):
+    def train(params, rest, moments, images, labels):
         def objective(params):
             merged = nnx.merge(graph, params, rest, copy=True)
             logits = merged(images)["logits"]
@@ -64,14 +64,17 @@ def ours(name, size, batch, half):
     compiled = jax.jit(train, donate_argnums=(0, 1, 2), compiler_options=options)
     model.eval()
     fixed_graph, fixed = nnx.split(jax.tree.map(jnp.copy, model))
-    infer = jax.jit(lambda s: nnx.merge(fixed_graph, s)(images)["logits"], compiler_options=options)
+    infer = jax.jit(
+        lambda state, images: nnx.merge(fixed_graph, state)(images)["logits"],
+        compiler_options=options,
+    )
     state = [params, rest, update.init(params)]
 
     def step():
-        *state[:], loss = compiled(*state)
+        *state[:], loss = compiled(*state, images, labels)
         jax.block_until_ready(loss)
 
-    return {"train": step, "forward": lambda: jax.block_until_ready(infer(fixed))}
+    return {"train": step, "forward": lambda: jax.block_until_ready(infer(fixed, images))}
 
 
 def theirs(name, size, batch, half):

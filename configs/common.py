@@ -20,3 +20,9 @@ def parse(argument: str, *, methods: tuple[str, ...], flags: tuple[str, ...]):
     if len(chosen) > 1:
         raise UserError(f"this config got two methods, {' and '.join(chosen)}: name one.")
     return (chosen or list(methods[:1]))[0], frozenset(words) - set(chosen)
+
+
+def refuse(condition: bool, why: str) -> None:
+    """Raise UserError with the reason if the condition holds."""
+    if condition:
+        raise UserError(why)

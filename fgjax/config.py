@@ -27,6 +27,7 @@ class Data:
     dataset: str = "fgvc_aircraft"
     data_dir: str = ""  # prepared files; default $FGJAX_DATA or ~/.cache/fgjax/data
     manual_dir: str = ""  # official archives; default data_dir/manual
+    zero_shot: bool = False  # train on the first half of the classes, test on the other half
     image_size: int = 448
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     held_out: float = 0.1  # share of the training split that serves every selection

@@ -13,7 +13,7 @@ import jax
 
 from fgjax import methods, models
 from fgjax.config import Config, check, differences, identity, restore
-from fgjax.data.datasets import Dataset, load_dataset
+from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
 from fgjax.training import compilation
 from fgjax.training.run import Run, write_json
@@ -80,8 +80,7 @@ def fetch(config: Config) -> Dataset:
         except UserError as error:
             problems.append(str(error).rstrip("."))
     try:
-        data = config.data
-        dataset = load_dataset(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+        dataset = of_config(config.data)
     except UserError as error:
         problems.insert(0, str(error).rstrip("."))
     if problems:
@@ -153,6 +152,7 @@ def protocol(config: Config, dataset: Dataset, context: Run) -> dict[str, Any]:
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
+        "zero_shot": config.data.zero_shot,
         "train_images": len(dataset.train),
         "test_images": len(dataset.test),
         "skipped_images": len(dataset.skipped),
@@ -187,7 +187,6 @@ def open_run(workdir: pathlib.Path) -> Run:
     restore(config, flat)
     where = json.loads((workdir / "where.json").read_text())
     config.data.data_dir, config.data.manual_dir = where["data_dir"], where["manual_dir"]
-    data = config.data
-    dataset = load_dataset(data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir)
+    dataset = of_config(config.data)
     pool = pathlib.Path(where["pool"]) if where["pool"] else None
     return Run(config, dataset, workdir, pool)

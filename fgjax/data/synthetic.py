@@ -11,6 +11,8 @@ image mean the same part in all of them. Boxes are (ymin, xmin, ymax, xmax) in [
 """
 
 import dataclasses
+import functools
+import itertools
 
 import cv2
 import numpy as np
@@ -46,22 +48,40 @@ _OTHER_ENGINES = (2, 1, 2, 0, 1, 0)
 _OTHER_TAIL = ("t", "swept", "twin", "upright", "upright", "twin")
 
 
-def designs() -> list[Design]:
-    """The 24 variants: family by family, base first, then the one-part sisters."""
-    result = []
+@functools.cache
+def designs(variants: int = 4) -> tuple[Design, ...]:
+    """Family by family: base first, then the one-part sisters, then further combinations of parts.
+
+    Args:
+      variants: of each family, 4 to 48.
+    """
+    result: list[Design] = []
     for base, nose, engines, tail in zip(_FAMILIES, _OTHER_NOSE, _OTHER_ENGINES, _OTHER_TAIL):
-        result += [
+        family = [
             base,
             dataclasses.replace(base, nose=nose),
             dataclasses.replace(base, engines=engines),
             dataclasses.replace(base, tail=tail),
         ]
-    return result
+        rest = [
+            dataclasses.replace(base, nose=n, engines=e, tail=t)
+            for n, e, t in itertools.product(_NOSES, (0, 1, 2), _TAILS)
+        ]
+        order = np.random.default_rng(base.family).permutation(len(rest))
+        family += [rest[i] for i in order if rest[i] not in family]
+        result += family[:variants]
+    return tuple(result)
 
 
-def class_names() -> list[str]:
-    """Names such as `F0-base` or `F3-tail`, in label order."""
-    return [f"F{f}-{v}" for f in range(len(_FAMILIES)) for v in VARIANTS_PER_FAMILY]
+def class_names(variants: int = 4) -> list[str]:
+    """Names such as `F0-base`, `F3-tail` or, beyond the sisters, `F3-hump-2-t`, in label order."""
+    named = VARIANTS_PER_FAMILY
+    return [
+        f"F{d.family}-{named[i]}"
+        if i < len(named)
+        else f"F{d.family}-{d.nose}-{d.engines}-{d.tail}"
+        for i, d in ((n % variants, d) for n, d in enumerate(designs(variants)))
+    ]
 
 
 def deciding_part(label: int, other: int) -> int | None:
@@ -85,6 +105,9 @@ _NOSES = {
     "hump": [(-0.46, 1.0), (-0.56, 1.55), (-0.74, 1.62), (-0.86, 1.15), (-0.95, 0.35),
              (-0.99, -0.25), (-0.88, -0.86), (-0.66, -1.0)],
 }  # fmt: skip
+
+
+_TAILS = ("swept", "upright", "t", "twin")
 
 
 def _tail(kind: str, radius: float) -> list[np.ndarray]:
@@ -203,16 +226,18 @@ def render(
     split: str = "train",
     size: int = 128,
     nuisance: Nuisance | None = None,
+    variants: int = 4,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw one aircraft.
 
     Args:
-      label: variant, 0 to 23, in the order of `class_names`.
+      label: variant, in the order of `class_names`.
       index: running number of the image in its class.
       seed: of the whole data set.
       split: "train" or "test"; other strings give further, disjoint draws.
       size: height and width in pixels.
       nuisance: strength of what carries no label.
+      variants: of each family, as in `designs`.
 
     Returns:
       image uint8 [size, size, 3] (RGB), object box [4], part boxes [3, 4] in the order of PARTS.
@@ -220,7 +245,7 @@ def render(
     nuisance = nuisance or Nuisance()
     split_id = int.from_bytes(split.encode(), "little")
     rng = np.random.default_rng([seed, split_id, label, index])
-    design = designs()[label]
+    design = designs(variants)[label]
     canvas_size = 2 * size
     canvas = _sky(rng, canvas_size)
     _clutter(canvas, rng, nuisance.clutter)

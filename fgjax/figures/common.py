@@ -72,7 +72,7 @@ def localization(run: Run, objects: Stage, parts: Stage | None, *, count: int = 
             colors += [drawing.PART_COLORS[i % 3] for i in range(part_boxes.shape[1])]
         image = drawing.enlarge(image_of(split, row))
         images.append(drawing.with_boxes(image, drawn, colors))
-        name = run.dataset.class_names[split.labels[row]]
+        name = run.dataset.name_of(split.labels[row])
         captions.append(f"{name}  IoU {overlap[row]:.2f}" if known[row] else name)
     drawing.sheet(
         images, captions, run.workdir / "figures" / "localization.png", columns=6,

@@ -9,6 +9,7 @@ from fgjax.losses.common import euclidean, masked_mean, normalize
 from fgjax.losses.facility import facility_location_loss
 from fgjax.losses.hierarchy import multi_level_loss
 from fgjax.losses.in_batch import (
+    batch_all_triplet_loss,
     binomial_deviance_loss,
     contrastive_loss,
     histogram_loss,
@@ -44,6 +45,7 @@ from fgjax.losses.tuples import (
 __all__ = [
     "MarginStatistics",
     "PairMargins",
+    "batch_all_triplet_loss",
     "binomial_deviance_loss",
     "centralized_ranking_loss",
     "collapse_alarm",

@@ -62,6 +62,39 @@ def contrastive_loss(embeddings: ArrayLike, labels: ArrayLike, *, margin: float 
     return common.masked_mean(terms, positive | negative)
 
 
+def batch_all_triplet_loss(
+    embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 0.2, squared: bool = False
+) -> jax.Array:
+    """Triplet loss over all triplets of a batch, mean of those above zero (HDCL Eq. 2; GHNS Eq. 2).
+
+    ½ max(0, m + D(a, p) − D(a, n)), D the distance, or its square (GHNS).
+
+    Args:
+      embeddings: [B, D]; unit vectors suit the usual margins.
+      labels: int [B].
+      margin: m, not negative.
+      squared: whether distances are squared.
+
+    Returns:
+      float scalar, at least 0.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or the margin is negative.
+
+    >>> x = jnp.array([[0.0], [1.0], [1.5]])
+    >>> round(float(batch_all_triplet_loss(x, jnp.array([0, 0, 1]), margin=1.0)), 4)  # ¼ and ¾
+    0.5
+    """
+    embeddings, labels = _checked("batch_all_triplet_loss", embeddings, labels)
+    common.check_not_negative("batch_all_triplet_loss", margin=margin)
+    positive, negative = _pairs(labels)
+    distances = _squared_distances(embeddings)
+    distances = distances if squared else common.safe_sqrt(distances)
+    gap = 0.5 * jax.nn.relu(margin + distances[:, :, None] - distances[:, None, :])
+    valid = positive[:, :, None] & negative[:, None, :]
+    return common.masked_mean(gap, valid & (gap > 0))
+
+
 def lifted_structure_loss(
     embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 1.0
 ) -> jax.Array:

@@ -3,10 +3,11 @@
 import importlib
 import pkgutil
 
+from fgjax.config import Data
 from fgjax.data.datasets.base import Dataset, Split, data_root, load
 from fgjax.errors import UserError
 
-__all__ = ["Dataset", "Split", "data_root", "load_dataset"]
+__all__ = ["Dataset", "Split", "data_root", "load_dataset", "of_config"]
 
 _HELPERS = {"base", "archives"}
 
@@ -16,13 +17,16 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _HELPERS)
 
 
-def load_dataset(name: str, *, data_dir: str = "", manual_dir: str = "") -> Dataset:
+def load_dataset(
+    name: str, *, data_dir: str = "", manual_dir: str = "", zero_shot: bool = False
+) -> Dataset:
     """Prepare (once) and open a dataset.
 
     Args:
       name: `fgvc_aircraft`, `synthetic_aircraft`, `synthetic_aircraft/10` …
       data_dir: where prepared files live; default $FGJAX_DATA or ~/.cache/fgjax/data.
       manual_dir: where official archives lie; default `data_dir`/manual.
+      zero_shot: whether to split by classes, see `Dataset.zero_shot`.
 
     Raises:
       UserError: unknown name, or the archive is missing, truncated or not the expected one.
@@ -33,4 +37,12 @@ def load_dataset(name: str, *, data_dir: str = "", manual_dir: str = "") -> Data
     root = data_root(data_dir)
     manual = data_root(manual_dir) if manual_dir else root / "manual"
     make = importlib.import_module(f"fgjax.data.datasets.{module}").make
-    return load(make(variant, root, manual))
+    dataset = load(make(variant, root, manual))
+    return dataset.zero_shot() if zero_shot else dataset
+
+
+def of_config(data: Data) -> Dataset:
+    """The dataset that a config names."""
+    return load_dataset(
+        data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, zero_shot=data.zero_shot
+    )

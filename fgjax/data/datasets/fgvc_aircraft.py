@@ -26,6 +26,7 @@ class FgvcAircraft(base.FineGrainedBuilder):
     title = "FGVC-Aircraft 2013b"
     crop_bottom = BANNER
     levels = ("family", "manufacturer")
+    zero_shot_counts = (5000, 5000)
     manual_dir = pathlib.Path()
 
     def class_names(self):

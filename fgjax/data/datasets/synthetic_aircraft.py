@@ -9,18 +9,20 @@ import tensorflow_datasets as tfds
 
 from fgjax.data import synthetic
 from fgjax.data.datasets import base
+from fgjax.errors import UserError
 
 
 @dataclasses.dataclass(kw_only=True)
 class SyntheticConfig(tfds.core.BuilderConfig):
-    """How many images of each class a split holds, and the seed of the renderer."""
+    """Images of each class in a split, variants of each family, the renderer's seed."""
 
     images_per_class: int = 60
+    variants: int = 4  # of each of the 6 families
     seed: int = 0
 
 
 class SyntheticAircraft(base.FineGrainedBuilder):
-    """24 variants in 6 families, `images_per_class` training and as many test images of each."""
+    """Variants of 6 families, `images_per_class` training and as many test images of each."""
 
     title = "synthetic aircraft"
     part_names = synthetic.PARTS
@@ -29,7 +31,7 @@ class SyntheticAircraft(base.FineGrainedBuilder):
 
     def class_names(self):
         """Such as `F0-base`."""
-        return synthetic.class_names()
+        return synthetic.class_names(self.builder_config.variants)
 
     def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
         """Nothing to open: images are drawn."""
@@ -38,12 +40,15 @@ class SyntheticAircraft(base.FineGrainedBuilder):
     def examples(self, split, work_dir):
         """Draw the split."""
         names = self.class_names()
-        count, seed = self.builder_config.images_per_class, self.builder_config.seed
+        config = self.builder_config
+        count, seed = config.images_per_class, config.seed
 
         def draw():
             for label, name in enumerate(names):
                 for index in range(count):
-                    image, box, parts = synthetic.render(label, index, seed=seed, split=split)
+                    image, box, parts = synthetic.render(
+                        label, index, seed=seed, split=split, variants=config.variants
+                    )
                     yield {
                         "image": synthetic.encode(image, label, index, seed=seed, split=split),
                         "label": label,
@@ -57,7 +62,20 @@ class SyntheticAircraft(base.FineGrainedBuilder):
 
 
 def make(variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path) -> SyntheticAircraft:
-    """Builder for `synthetic_aircraft` or `synthetic_aircraft/IMAGES_PER_CLASS`."""
-    count = int(variant) if variant else 60
-    config = "60" if count == 60 else SyntheticConfig(name=str(count), images_per_class=count)
+    """Builder for `synthetic_aircraft`, `…/IMAGES_PER_CLASS` or `…/IMAGES_PER_CLASSxVARIANTS`.
+
+    Raises:
+      UserError: the variant is not of that form.
+    """
+    count, _, variants = (variant or "60").partition("x")
+    if not (count.isdigit() and int(count) and (variants or "4").isdigit()):
+        raise UserError(
+            f"synthetic_aircraft/{variant} is not known: say synthetic_aircraft/60, the images of "
+            "each class in each split, or synthetic_aircraft/30x8, with 8 variants of each family."
+        )
+    settings = {"images_per_class": int(count), "variants": int(variants or 4)}
+    if not 4 <= settings["variants"] <= 48:
+        raise UserError(f"a synthetic family has 4 to 48 variants, not {variants}.")
+    name = variant or "60"
+    config = "60" if name == "60" else SyntheticConfig(name=name, **settings)
     return SyntheticAircraft(data_dir=data_dir, config=config, file_format="array_record")

@@ -104,3 +104,24 @@ class Predictor:
         probabilities = classification.softmax(jax.device_get(outputs["logits"]))
         parts = boxes.from_window(self._localizer.parts(crops), found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, parts)]
+
+
+class WholeImagePredictor:
+    """Classes of images by a network on whole images; the box is the image, there are no parts."""
+
+    def __init__(self, run: Run, model: nnx.Module):
+        self.class_names = run.dataset.class_names
+        self._size, self._model = run.config.data.image_size, model
+
+    def __call__(self, images: list[np.ndarray], *, batch_size: int = 16) -> list[Prediction]:
+        """Predictions for RGB uint8 images of any sizes."""
+        size, results = sharding.divisible(batch_size), []
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            whole = np.stack([crop_resize(image, boxes.WHOLE, self._size) for image in chunk])
+            padded = np.pad(whole, [(0, size - len(chunk)), (0, 0), (0, 0), (0, 0)])
+            batch = {"image": padded}
+            outputs = classification.forward(self._model, classification.logits_of, batch)
+            for row in classification.softmax(jax.device_get(outputs["logits"]))[: len(chunk)]:
+                results.append(Prediction(row, boxes.WHOLE.copy(), np.zeros((0, 4), np.float32)))
+        return results

@@ -1,0 +1,112 @@
+"""Pictures of HDCL, before and after its training stage: what it begins with is the softmax
+classifier of stage `classifier`, or ImageNet's weights.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from fgjax.evaluation import nearest, retrieval_metrics
+from fgjax.evaluation.retrieval import normalize_rows
+from fgjax.figures import drawing
+from fgjax.figures.common import image_of
+from fgjax.training.run import Run
+
+_RECALL_KS = (1, 2, 4, 8, 16, 32)
+
+
+def draw(run: Run) -> None:
+    """gallery.png, tsne.png, centers.png, recall.png; nothing more in recognition mode."""
+    stage = run.stages["embedding"]
+    if run.config.method.recognition:
+        return
+    before, after = stage.load_arrays("before"), stage.load_arrays("after")
+    first = "softmax classifier" if run.config.method.start.epochs else "pretrained network"
+    pairs = [(first, before), (f"after {run.config.method.loss}", after)]
+    labels = after["labels"]
+    folder = run.workdir / "figures"
+    gallery(run, pairs, labels)
+    tsne(run, pairs, labels)
+    recall(pairs, labels, folder / "recall.png")
+    if "centers" in after:
+        centers(before["centers"], after["centers"], folder / "centers.png")
+
+
+def gallery(run: Run, pairs, labels: np.ndarray, *, queries: int = 6, top: int = 8) -> None:
+    """The same queries with their first matches, right ones framed green (HDCL Fig. 7)."""
+    rng = np.random.default_rng(0)
+    classes = rng.permutation(np.unique(labels))[:queries]
+    chosen = [int(rng.choice(np.flatnonzero(labels == k))) for k in classes]
+    split = run.dataset.test
+    images, captions = [], []
+    for query in chosen:
+        for name, arrays in pairs:
+            unit = normalize_rows(arrays["embeddings"])
+            scores, rows = nearest(unit[[query]], unit, count=min(top, len(unit) - 1), own=[query])
+            images.append(drawing.enlarge(image_of(split, query)))
+            captions.append(f"{name}\n{run.dataset.name_of(labels[query])}")
+            for score, row in zip(scores[0], rows[0]):
+                right = labels[row] == labels[query]
+                color = drawing.GREEN if right else drawing.RED
+                image = drawing.enlarge(image_of(split, row))
+                whole = np.array([0, 0, 1, 1], np.float32)
+                images.append(drawing.with_boxes(image, [whole], [color], thickness=10))
+                captions.append(f"{run.dataset.name_of(labels[row])}\n{score:.3f}")
+    drawing.sheet(
+        images, captions, run.workdir / "figures" / "gallery.png",
+        columns=1 + min(top, len(labels) - 1),
+        title="the same queries before and after; green: the query's class",
+    )  # fmt: skip
+
+
+def tsne(run: Run, pairs, labels: np.ndarray, *, classes: int = 20) -> None:
+    """The first twenty test classes in the plane (HDCL Figs. 5, 6)."""
+    from sklearn.manifold import TSNE
+
+    shown = np.unique(labels)[:classes]
+    rows = np.flatnonzero(np.isin(labels, shown))
+    figure, axes = plt.subplots(1, len(pairs), figsize=(6 * len(pairs), 5.6), squeeze=False)
+    for axis, (name, arrays) in zip(axes[0], pairs):
+        perplexity = min(30, max((len(rows) - 1) // 3, 2))
+        places = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(
+            normalize_rows(arrays["embeddings"][rows])
+        )
+        for number, label in enumerate(shown):
+            mine = labels[rows] == label
+            axis.scatter(*places[mine].T, s=9, color=plt.cm.tab20(number % 20),
+                         label=run.dataset.name_of(label))  # fmt: skip
+        axis.set_title(name)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axes[0, -1].legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    drawing.save(figure, run.workdir / "figures" / "tsne.png")
+
+
+def centers(before: np.ndarray, after: np.ndarray, path) -> None:
+    """Cosines of all pairs of class centres, as training began and ended."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
+    off = ~np.eye(after.shape[1], dtype=bool)
+    for axis, weights, title in zip(axes, (before, after), ("begun", "ended")):
+        cosines = weights.T @ weights
+        image = axis.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r")
+        mean = np.abs(cosines[off]).mean()
+        axis.set_title(f"as training {title}: mean |cos| of pairs {mean:.3f}", fontsize=9)
+        axis.set_xlabel("class")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine of two class centres")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def recall(pairs, labels: np.ndarray, path) -> None:
+    """Recall@K over K."""
+    figure, axis = plt.subplots(figsize=(5, 3.6))
+    for name, arrays in pairs:
+        found = retrieval_metrics(arrays["embeddings"], labels, recall_ks=_RECALL_KS)
+        axis.plot(_RECALL_KS, [100 * found[f"recall@{k}"] for k in _RECALL_KS], "o-", label=name)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(_RECALL_KS, [str(k) for k in _RECALL_KS])
+    axis.set_xlabel("K")
+    axis.set_ylabel("Recall@K (%)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    drawing.save(figure, path)

@@ -1,0 +1,200 @@
+"""Find the images most like a given one, with any run that makes embeddings.
+
+python -m fgjax.search --workdir=W --index=FOLDER
+python -m fgjax.search --workdir=W --query=IMAGE_OR_FOLDER
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import pathlib
+import sys
+
+import numpy as np
+
+from fgjax import main, methods
+from fgjax.data.loading import crop_resize, decode
+from fgjax.errors import UserError
+from fgjax.evaluation import nearest
+from fgjax.figures import drawing
+from fgjax.localization import boxes
+from fgjax.predict import find_images
+from fgjax.training import sharding
+from fgjax.training.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(run: Run) -> str:
+    """Changes with whatever decides the model of a finished run."""
+    parts = [(run.workdir / name).read_text() for name in ("config.json", "results.json")]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def embed_files(
+    run: Run, paths: list[str], *, batch_size: int = 32
+) -> tuple[np.ndarray, list[pathlib.Path], list[pathlib.Path]]:
+    """Unit embeddings [N, D] of all images under the paths, their files, and what was left out.
+
+    Raises:
+      UserError: the method makes no embeddings, or there is no readable image.
+    """
+    method = methods.of(run.config)
+    if not hasattr(method, "load_embedder"):
+        name = method.__name__.rsplit(".", 1)[-1]
+        raise UserError(f"{run.workdir} is a run of {name}, which makes no embeddings for search.")
+    files, others = find_images(paths)
+    embed = method.load_embedder(run)
+    size, width = run.config.data.image_size, sharding.divisible(batch_size)
+    found, kept, batch = [], [], []
+
+    def flush() -> None:
+        if batch:
+            padded = batch + [batch[-1]] * (width - len(batch))
+            found.append(embed(np.stack(padded))[: len(batch)])
+            batch.clear()
+
+    for file in files:
+        try:
+            image = decode(file.read_bytes(), str(file))
+        except UserError:
+            others.append(file)
+            continue
+        batch.append(crop_resize(image, boxes.WHOLE, size))
+        kept.append(file)
+        if len(batch) == width:
+            flush()
+    flush()
+    if not kept:
+        raise UserError(f"there is no readable image in {', '.join(paths)}.")
+    return np.concatenate(found), kept, others
+
+
+def build_index(workdir: pathlib.Path, folder: str, path: pathlib.Path) -> list[pathlib.Path]:
+    """Embed a folder and write the index; returns the files that are no images.
+
+    Raises:
+      UserError: no finished run, or nothing to index.
+    """
+    run = main.open_run(workdir)
+    embeddings, files, others = embed_files(run, [folder])
+    temporary = path.with_name(f".{path.name}.tmp.npz")
+    names = np.array([str(file.absolute()) for file in files])
+    np.savez(temporary, embeddings=embeddings, files=names, fingerprint=fingerprint(run))
+    temporary.replace(path)
+    log.info("%d images are indexed in %s", len(files), path)
+    return others
+
+
+def search(
+    workdir: pathlib.Path,
+    paths: list[str],
+    index: pathlib.Path,
+    *,
+    top: int = 8,
+    picture: pathlib.Path | None = None,
+) -> list[dict]:
+    """The `top` images of an index that are most like each query, by cosine similarity.
+
+    Raises:
+      UserError: there is no index, it is another model's, or there is no readable query.
+    """
+    run = main.open_run(workdir)
+    if not index.is_file():
+        raise UserError(
+            f"there is no index {index}: make one first, "
+            f"python -m fgjax.search --workdir={workdir} --index=FOLDER."
+        )
+    with np.load(index, allow_pickle=False) as stored:
+        database, files, made_by = (stored[k] for k in ("embeddings", "files", "fingerprint"))
+    if str(made_by) != fingerprint(run):
+        raise UserError(
+            f"the index {index} was made by another model than that of {workdir}: make it anew, "
+            f"python -m fgjax.search --workdir={workdir} --index=FOLDER."
+        )
+    queries, query_files, others = embed_files(run, paths)
+    report(others)
+    scores, rows = nearest(queries, database, count=min(top, len(files)))
+    results = [
+        {
+            "query": str(file),
+            "matches": [
+                {"file": str(files[row]), "score": float(score)} for score, row in zip(line, own)
+            ],
+        }
+        for file, line, own in zip(query_files, scores, rows)
+    ]
+    if picture is not None:
+        _gallery(results, picture)
+    return results
+
+
+def _gallery(results: list[dict], path: pathlib.Path, *, most: int = 12) -> None:
+    """Queries at the left, their matches beside them."""
+    images, captions = [], []
+    shown = results[:most]
+    columns = 1 + max(len(result["matches"]) for result in shown)
+    for result in shown:
+        entries = [(result["query"], "query")]
+        entries += [(m["file"], f"{m['score']:.3f}") for m in result["matches"]]
+        for file, caption in entries:
+            images.append(_thumbnail(pathlib.Path(file)))
+            captions.append(f"{caption}\n{pathlib.Path(file).name}")
+    left_out = len(results) - len(shown)
+    note = f" ({left_out} further queries are not drawn)" if left_out else ""
+    title = f"queries and the most similar images, by cosine{note}"
+    drawing.sheet(images, captions, path, columns=columns, title=title)
+
+
+def _thumbnail(file: pathlib.Path, side: int = 224) -> np.ndarray:
+    try:
+        return drawing.enlarge(decode(file.read_bytes(), str(file)), side)
+    except (OSError, UserError):  # moved or changed since it was indexed
+        return np.full((side, side, 3), 255, np.uint8)
+
+
+def report(others: list[pathlib.Path]) -> None:
+    """Say which files were left out."""
+    if others:
+        log.warning("%d files are not images: left out, the first: %s", len(others), others[0])
+
+
+def _main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m fgjax.search", description=__doc__)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    parser.add_argument("--index", metavar="FOLDER", help="embed this folder and save the index")
+    parser.add_argument("--query", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to look for")
+    parser.add_argument("--top", type=int, default=8, help="matches to list (8)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument("--file", type=pathlib.Path, help="the index (WORKDIR/index.npz)")
+    parser.add_argument("--out", type=pathlib.Path, help="the picture (WORKDIR/search.png)")
+    options = parser.parse_args(arguments)
+    main.setup()
+    if not options.index and not options.query:
+        raise UserError("say what to do: --index=FOLDER, --query=IMAGE_OR_FOLDER, or both.")
+    if options.top < 1:
+        raise UserError(f"--top is {options.top}, but must be at least 1.")
+    index = options.file or options.workdir / "index.npz"
+    if options.index:
+        report(build_index(options.workdir, options.index, index))
+    if not options.query:
+        return
+    picture = options.out or options.workdir / "search.png"
+    results = search(options.workdir, options.query, index, top=options.top, picture=picture)
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    for result in results:
+        print(result["query"])
+        for match in result["matches"]:
+            print(f"  {match['score']:6.3f}  {match['file']}")
+    print(f"picture: {picture}")
+
+
+if __name__ == "__main__":
+    try:
+        _main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

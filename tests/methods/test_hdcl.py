@@ -1,0 +1,297 @@
+"""HDCL: its head and losses, every row of Table 1 for a step, zero-shot splits, search."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgjax import losses, main, models
+from fgjax.config import Optimizer, Training, check, override
+from fgjax.data.datasets import load_dataset
+from fgjax.errors import UserError
+from fgjax.methods import hdcl
+from fgjax.models.heads import CenterHead, PairSimilarity
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tiny_config):
+    """The demo's shape at 32 px, four images a class: 12 classes train, 12 are searched."""
+    training = lambda: Training(1, 8, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
+    tiny_config.data.zero_shot, tiny_config.data.held_out = True, 0.0
+    tiny_config.pooling = "max_average"
+    tiny_config.method = hdcl.Config(start=training(), embedding=training(), per_class=2)
+    return tiny_config
+
+
+def test_the_head_is_eq_4_and_5():
+    head = CenterHead(6, 4, alpha=100.0, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    f = rng.normal(size=(3, 6)).astype(np.float32)
+    head.lengths[...] = jnp.asarray(rng.uniform(0.5, 2, 4).astype(np.float32))
+    v, g = np.asarray(head.directions[...], np.float64), np.asarray(head.lengths[...])
+    x = 100 * f / np.linalg.norm(f, axis=1, keepdims=True)
+    wanted = x @ (g * v / np.linalg.norm(v, axis=0))
+    np.testing.assert_allclose(head(f), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(head.centers(), axis=0), 1, rtol=1e-5)
+    fresh = CenterHead(6, 4, alpha=1.0, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(
+        fresh.lengths[...], np.linalg.norm(fresh.directions[...], axis=0), rtol=1e-6
+    )
+
+
+def test_pddm_learns_its_metric_and_leaves_the_embedding_alone():
+    head = PairSimilarity(5, width=8, rngs=nnx.Rngs(0))
+    f = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32))
+    found = head(f)
+    assert found.shape == (4, 4)
+    np.testing.assert_allclose(found, found.T, rtol=1e-4, atol=1e-5)
+    assert not np.any(jax.grad(lambda f: jnp.sum(head(f)))(f))
+
+
+@pytest.mark.parametrize(("margin", "squared"), [(0.2, False), (0.7, True)])
+def test_batch_all_triplets_by_loops(margin, squared):
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(9, 3)), rng.integers(0, 3, 9)
+    d = np.linalg.norm(x[:, None] - x[None], axis=2) ** (2 if squared else 1)
+    terms = [
+        0.5 * max(0, margin + d[a, p] - d[a, n])
+        for a in range(9) for p in range(9) for n in range(9)
+        if a != p and y[a] == y[p] and y[a] != y[n]
+    ]  # fmt: skip
+    wanted = np.mean([t for t in terms if t > 0])
+    found = losses.batch_all_triplet_loss(x, y, margin=margin, squared=squared)
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
+    alone = losses.batch_all_triplet_loss(x, np.arange(9), margin=margin)
+    assert float(alone) == 0
+
+
+def loss_of(config, **changes):
+    values = {
+        f: getattr(config, f) for f in vars(config) if f not in ("start", "embedding")
+    } | changes  # fmt: skip
+    return hdcl.EmbeddingLoss(tuple(values.items()))
+
+
+def batch(labels=(0, 0, 1, 1, 2, 2), size=32):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (len(labels), size, size, 3)).astype(np.uint8)
+    return {"image": image, "label": np.array(labels, np.int32)}
+
+
+def network(config, classes=5, **options):
+    backbone = models.build(
+        "resnet_small", num_classes=classes, rngs=nnx.Rngs(0), pooling="max_average", **options
+    )
+    return hdcl.EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(1))
+
+
+def test_the_objective_is_eq_11():
+    config = hdcl.Config(top_k=2, decorrelation=0.3)
+    model = network(config)
+    model.eval()
+    given = batch()
+    value, metrics = loss_of(config)(model, given, {"warm": jnp.asarray(False)}, None)
+    logits = np.asarray(model.head(model(models.normalize(given["image"]))["pooled"]), np.float64)
+    top = np.sort(logits, axis=1)[:, -2:]
+    own = logits[np.arange(6), given["label"]]
+    hard = np.logaddexp(top[:, 0], top[:, 1]) - own
+    w = np.asarray(model.head.centers(), np.float64)
+    gram = np.abs(w.T @ w)
+    regular = (gram.sum() - np.trace(gram)) / 20
+    assert float(value) == pytest.approx(hard.mean() + 0.3 * regular, rel=1e-3)
+    assert float(metrics["decorrelation"]) == pytest.approx(regular, rel=1e-3)
+    warm, _ = loss_of(config)(model, given, {"warm": jnp.asarray(True)}, None)
+    softmax = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1) - own
+    assert float(warm) == pytest.approx(softmax.mean() + 0.3 * regular, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [n for n in hdcl.LOSSES if n != "scda"])
+def test_every_row_of_table_1_has_a_gradient(name):
+    config = hdcl.Config(loss=name)
+    model = network(config)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    statistics = {"warm": jnp.asarray(False), "centers": jnp.eye(5, 192)}
+
+    @jax.jit
+    @jax.value_and_grad
+    def objective(params):
+        merged = nnx.merge(graph, params, rest, copy=True)
+        return loss_of(config)(merged, batch(), statistics, jax.random.key(0))[0]
+
+    value, gradient = objective(params)
+    leaves = jax.tree.leaves(gradient)
+    assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in leaves)
+    assert np.any(gradient["backbone"]["conv1"]["kernel"][...])
+
+
+def test_salient_pooling_by_hand():
+    """Places above the mean of the channel sum, the maximum and the mean over them."""
+
+    class Fixed(nnx.Module):
+        def __call__(self, images, *, key=None):
+            return {"stage1": jnp.asarray(maps), "pooled": jnp.zeros((1, 4))}
+
+    maps = np.array(
+        [[[[1, 0], [0, 0]], [[3, 1], [2, 4]]]], np.float32
+    )  # sums 1, 0, 4, 6; mean 2.75
+    found = hdcl.Embed(salient=True)(Fixed(), batch((0,)))["embedding"]
+    wanted = np.array([3, 4, 2.5, 2.5])
+    np.testing.assert_allclose(found[0], wanted / np.linalg.norm(wanted), rtol=1e-5)
+    halves = hdcl.Embed(salient=True, halves=True)(Fixed(), batch((0,)))["embedding"]
+    np.testing.assert_allclose(halves[0], [0.6 / 2**0.5, 0.8 / 2**0.5, 0.5, 0.5], rtol=1e-5)
+
+
+def test_zero_shot_splits_by_class(data_dir, monkeypatch):
+    whole = load_dataset("synthetic_aircraft/4", data_dir=data_dir)
+    half = load_dataset("synthetic_aircraft/4", data_dir=data_dir, zero_shot=True)
+    assert half.num_classes == 12 and half.unseen_names == whole.class_names[12:]
+    assert len(half.train) == len(half.test) == 12 * 8  # both official splits pooled
+    assert set(half.train.labels) == set(range(12)) and set(half.test.labels) == set(range(12, 24))
+    for split in (half.train, half.test):
+        for row in (0, 50, 95):
+            assert split.source[row]["filename"].decode() == split.filenames[row]
+            assert split.source[row]["label"] == split.labels[row]
+    assert half.fingerprint != whole.fingerprint
+    assert half.name_of(23) == whole.class_names[23]
+    official = __import__("dataclasses").replace(whole, zero_shot_counts=(5000, 5000))
+    with pytest.raises(UserError, match="96 and 96 images where the official data has 5000"):
+        official.zero_shot()
+
+
+def test_a_run_ends_with_its_measures_and_pictures(config, tmp_path):
+    results = main.run(config, tmp_path)
+    metrics, protocol = results["metrics"], results["protocol"]
+    assert metrics["queries"] == 96 and metrics["queries_without_relevant"] == 0
+    assert metrics["recall@1"] == metrics["precision@1"] == pytest.approx(metrics["map@1"])
+    assert protocol["zero_shot"] is True and protocol["test_split_used_for_selection"] is False
+    for name in ("gallery", "tsne", "centers", "recall"):
+        assert cv2.imread(str(tmp_path / "figures" / f"{name}.png")).std() > 5
+    with pytest.raises(UserError, match="trained for retrieval"):
+        hdcl.load_predictor(main.open_run(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["scda", "crl", "n_pairs", "pddm"])
+def test_runs_of_other_losses(config, tmp_path, name):
+    """The sampler, the epoch's centres, the learned metric, and no training at all."""
+    config.method.loss, config.method.start.epochs = name, 0
+    found = main.run(config, tmp_path, figures=False)["metrics"]
+    assert 0 <= found["recall@1"] <= found["recall@32"] <= 1
+
+
+def test_recognition(config, tmp_path):
+    config.method.recognition, config.data.zero_shot = True, False
+    config.method.warmup_epochs = 1
+    results = main.run(config, tmp_path)
+    assert 0 <= results["metrics"]["top1"] <= 1
+    predictor = hdcl.load_predictor(main.open_run(tmp_path))
+    image = np.zeros((40, 60, 3), np.uint8)
+    (found,) = predictor([image])
+    assert found.probabilities.shape == (24,)
+    assert found.probabilities.sum() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [("loss", "arcface", "one of hdcl"), ("top_k", 0, "at least 1"), ("alpha", 0.0, "positive"),
+     ("per_class", 1, "pairs need two")],
+)  # fmt: skip
+def test_impossible_settings_are_refused(config, field, value, says):
+    with pytest.raises(UserError, match=says):
+        check(override(config, {f"method.{field}": value}), devices=4)
+
+
+def test_k_hat_above_the_classes_is_refused_before_training(config, tmp_path):
+    config.method.top_k = 13
+    with pytest.raises(UserError, match=r"top_k is 13, but must be in 1 … 12"):
+        main.run(config, tmp_path)
+    assert not (tmp_path / "classifier").exists()
+
+
+def test_every_row_of_every_study_is_a_valid_config(config):
+    for study in hdcl.STUDIES.values():
+        for row in study.rows:
+            check(override(config, row.overrides), devices=4)
+
+
+def test_the_backbones_of_the_paper_take_a_step(config, tmp_path):
+    """VGG-19, ResNet-50 and ResNet-101 with stride 1 and both poolings: shapes of a whole step."""
+    for name, width in (("vgg19", 1024), ("resnet50", 4096), ("resnet101", 4096)):
+
+        def value(name=name):
+            backbone = models.build(
+                name, num_classes=5, rngs=nnx.Rngs(0), last_stride=1, pooling="max_average"
+            )
+            model = hdcl.EmbeddingNetwork(backbone, hdcl.Config(), rngs=nnx.Rngs(1))
+            graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+            def objective(params):
+                merged = nnx.merge(graph, params, rest, copy=True)
+                loss = loss_of(hdcl.Config())
+                return loss(merged, batch(size=64), {"warm": jnp.asarray(False)}, None)[0]
+
+            return jax.value_and_grad(objective)(params)
+
+        loss, gradient = jax.eval_shape(value)
+        assert loss.shape == ()
+        assert gradient["head"]["directions"].get_value().shape == (width, 5)
+
+
+@pytest.fixture
+def trained(config, tmp_path, data_dir):
+    main.run(config, tmp_path / "run", figures=False)
+    split = load_dataset("synthetic_aircraft/4", data_dir=data_dir).test
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for row in range(10):
+        (folder / f"{row:02d}.jpg").write_bytes(split.source[row]["image"])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8nonsense")
+    return tmp_path / "run", folder
+
+
+def cli(*arguments, code=0):
+    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fgjax.search", *map(str, arguments)], env=environment,
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_search_finds_an_image_in_its_own_folder(trained, tmp_path):
+    run, folder = trained
+    done = cli(f"--workdir={run}", f"--index={folder}")
+    assert "2 files are not images" in done.stderr and "broken.jpg" in done.stderr
+    done = cli(f"--workdir={run}", f"--query={folder}/03.jpg", "--json", "--top=4")
+    (result,) = json.loads(done.stdout)
+    assert result["matches"][0]["file"] == str(folder / "03.jpg")
+    assert result["matches"][0]["score"] == pytest.approx(1, abs=1e-4)
+    scores = [m["score"] for m in result["matches"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 4
+    assert cv2.imread(str(run / "search.png")).std() > 5
+
+
+def test_search_refuses_what_cannot_be(trained, tmp_path):
+    run, folder = trained
+    assert "no index" in cli(f"--workdir={run}", f"--query={folder}", code=2).stderr
+    (tmp_path / "empty").mkdir()
+    done = cli(f"--workdir={run}", f"--index={tmp_path}/empty", code=2)
+    assert "no readable image" in done.stderr
+    cli(f"--workdir={run}", f"--index={folder}")
+    results = json.loads((run / "results.json").read_text())
+    results["metrics"]["recall@1"] += 1  # another model of the same shape
+    (run / "results.json").write_text(json.dumps(results))
+    done = cli(f"--workdir={run}", f"--query={folder}", code=2)
+    assert "made by another model" in done.stderr
