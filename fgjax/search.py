@@ -155,9 +155,11 @@ def _thumbnail(file: pathlib.Path, side: int = 224) -> np.ndarray:
 
 
 def report(others: list[pathlib.Path]) -> None:
-    """Say which files were left out."""
+    """Say which files were left out; names up to ten."""
     if others:
-        log.warning("%d files are not images: left out, the first: %s", len(others), others[0])
+        named = ", ".join(str(file) for file in others[:10])
+        more = ", …" if len(others) > 10 else ""
+        log.warning("%d files are not images and are left out: %s%s", len(others), named, more)
 
 
 def _main(arguments: list[str] | None = None) -> None:

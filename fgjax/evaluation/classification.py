@@ -24,6 +24,9 @@ def _forward():
 def forward(model: nnx.Module, outputs_of: Callable, batch: Example) -> dict[str, jax.Array]:
     """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
     graph, state = nnx.split(model)
+    if any(len(leaf.devices()) < jax.device_count() for leaf in jax.tree.leaves(state)):
+        state = sharding.replicate(state)  # a model that was just built or read: on one device
+        nnx.update(model, state)
     return _forward()(graph, outputs_of, state, sharding.shard(batch))
 
 

@@ -146,7 +146,8 @@ class Embed:
         some = jnp.any(mask, axis=(1, 2), keepdims=True)
         mask = (mask | ~some)[..., None]  # a constant map has nothing above its mean
         largest = jnp.max(jnp.where(mask, x, -jnp.inf), axis=(1, 2))
-        mean = jnp.sum(jnp.where(mask, x, 0), axis=(1, 2)) / jnp.sum(mask, axis=(1, 2))
+        count = jnp.sum(mask, axis=(1, 2), dtype=x.dtype)
+        mean = jnp.sum(jnp.where(mask, x, 0), axis=(1, 2)) / count
         parts = [normalize(largest), normalize(mean)] if self.halves else [largest, mean]
         return {"embedding": normalize(jnp.concatenate(parts, axis=-1))}
 

@@ -168,6 +168,14 @@ def test_zero_shot_splits_by_class(data_dir, monkeypatch):
         official.zero_shot()
 
 
+@pytest.fixture
+def relaxed():
+    """Whole runs go through optax, which promotes types by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.usefixtures("relaxed")
 def test_a_run_ends_with_its_measures_and_pictures(config, tmp_path):
     results = main.run(config, tmp_path)
     metrics, protocol = results["metrics"], results["protocol"]
@@ -180,6 +188,7 @@ def test_a_run_ends_with_its_measures_and_pictures(config, tmp_path):
         hdcl.load_predictor(main.open_run(tmp_path))
 
 
+@pytest.mark.usefixtures("relaxed")
 @pytest.mark.parametrize("name", ["scda", "crl", "n_pairs", "pddm"])
 def test_runs_of_other_losses(config, tmp_path, name):
     """The sampler, the epoch's centres, the learned metric, and no training at all."""
@@ -188,6 +197,7 @@ def test_runs_of_other_losses(config, tmp_path, name):
     assert 0 <= found["recall@1"] <= found["recall@32"] <= 1
 
 
+@pytest.mark.usefixtures("relaxed")
 def test_recognition(config, tmp_path):
     config.method.recognition, config.data.zero_shot = True, False
     config.method.warmup_epochs = 1
@@ -247,7 +257,7 @@ def test_the_backbones_of_the_paper_take_a_step(config, tmp_path):
 
 
 @pytest.fixture
-def trained(config, tmp_path, data_dir):
+def trained(config, tmp_path, data_dir, relaxed):
     main.run(config, tmp_path / "run", figures=False)
     split = load_dataset("synthetic_aircraft/4", data_dir=data_dir).test
     folder = tmp_path / "images"
