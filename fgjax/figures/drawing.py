@@ -50,9 +50,8 @@ def sheet(
 ) -> None:
     """Images in rows with a caption under each, as a PNG."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.55 * rows + 0.5), squeeze=False
-    )
+    height = 2.55 * rows + 0.5
+    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for number, (image, caption) in enumerate(zip(images, captions)):
@@ -61,13 +60,13 @@ def sheet(
         axis.text(0.5, -0.03, caption, transform=axis.transAxes, ha="center", va="top", fontsize=7)
         if number < len(heads):
             axis.set_title(heads[number], fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    save(figure, path)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
+    save(figure, path, top=1 - 0.4 / height)
 
 
-def save(figure, path: pathlib.Path) -> None:
-    """Write a figure and let it go."""
+def save(figure, path: pathlib.Path, *, top: float = 1.0) -> None:
+    """Write a figure, its axes below the share `top` of its height, and let it go."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, top))
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -82,14 +82,14 @@ def tsne(run: Run, pairs, labels: np.ndarray, *, classes: int = 20) -> None:
 
 
 def centers(before: np.ndarray, after: np.ndarray, path) -> None:
-    """Cosines of all pairs of class centres, as training began and ended."""
+    """Cosines of all pairs of class centres, before and after training."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4))
     off = ~np.eye(after.shape[1], dtype=bool)
-    for axis, weights, title in zip(axes, (before, after), ("begun", "ended")):
+    for axis, weights, title in zip(axes, (before, after), ("before", "after")):
         cosines = weights.T @ weights
         image = axis.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r")
         mean = np.abs(cosines[off]).mean()
-        axis.set_title(f"as training {title}: mean |cos| of pairs {mean:.3f}", fontsize=9)
+        axis.set_title(f"{title} training: mean |cos| of pairs {mean:.3f}", fontsize=9)
         axis.set_xlabel("class")
     figure.colorbar(image, ax=axes, shrink=0.8, label="cosine of two class centres")
     path.parent.mkdir(parents=True, exist_ok=True)
