@@ -4,8 +4,10 @@ import os
 
 # Most of a test's time is compiling: LLVM does without its optimizations here, but not in the
 # subprocesses that stand for what people run.
-_FLAGS = ("--xla_force_host_platform_device_count=4", "--xla_backend_optimization_level=0")
-os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS)).strip()
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
