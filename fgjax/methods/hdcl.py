@@ -33,7 +33,7 @@ from fgjax.losses.common import normalize
 from fgjax.methods.stages.classifier import train_classifier, whole_images
 from fgjax.methods.stages.predictor import WholeImagePredictor
 from fgjax.models.heads import CenterHead, PairSimilarity
-from fgjax.training import checkpoints, optimizer
+from fgjax.training import checkpoints, optimizer, sharding
 from fgjax.training.fit import epoch_batches, fit
 from fgjax.training.run import Run, Stage
 
@@ -87,6 +87,7 @@ def run(run: Run) -> dict[str, Any]:
         "protocol": {
             "boxes_used": False,
             "loss": config.loss,
+            "batch_size": batch_size(run, config),
             "similarity": "none: classification" if config.recognition else "cosine",
             "selected_on": "nothing: the last epoch is reported",
         },
@@ -243,7 +244,7 @@ def train_embedding(run: Run, config: Config, before: Stage | None) -> Stage:
     train, test = whole_images(run)
     model = build(run, config, before)
     rows = np.arange(len(run.dataset.test))
-    size = training.batch_size
+    size = batch_size(run, config)
     embed = embed_of(config)
     if not config.recognition:
         first = embeddings_of(model, embed, test, rows, batch_size=size)
@@ -280,13 +281,21 @@ def train_embedding(run: Run, config: Config, before: Stage | None) -> Stage:
     return stage
 
 
+def batch_size(run: Run, config: Config) -> int:
+    """The config's; for N-pairs at most two images of every class, as it takes one pair of each."""
+    size, unit = config.embedding.batch_size, sharding.divisible(2)
+    if config.loss != "n_pairs":
+        return size
+    return min(size, 2 * run.dataset.num_classes // unit * unit)
+
+
 def stream(run: Run, config: Config, reader: Reader):
     """Shuffled images, or batches of P classes with K images for the in-batch losses."""
     seed, indices = run.seed("embedding"), run.train_indices
     if config.loss not in IN_BATCH:
         return loading.training_stream(reader, indices, seed=seed)
     per_class = 2 if config.loss == "n_pairs" else config.per_class
-    size = config.embedding.batch_size
+    size = batch_size(run, config)
     chosen = ClassBatches(run.dataset.train.labels, indices, size, per_class, seed)
     return class_stream(chosen, loading.SingleImage(reader, seed))
 
@@ -294,7 +303,7 @@ def stream(run: Run, config: Config, reader: Reader):
 def _before_epoch(run: Run, config: Config, reader: Reader):
     """CRL's class centres, means of the current embeddings; whether the warm-up still lasts."""
     rows, labels = run.train_indices, run.dataset.train.labels
-    size = config.embedding.batch_size
+    size = batch_size(run, config)
 
     def centers(model, epoch: int, key) -> dict[str, Any]:
         found = embeddings_of(model, Embed(), reader, rows, batch_size=size)

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from fgjax.errors import UserError
-from fgjax.models import layers
+from fgjax.models import convolution, layers
 
 POOLINGS = ("average", "max", "max_average")
 HEADS = ("linear", "original")
@@ -77,7 +77,7 @@ def pool(x: jax.Array, kind: str) -> jax.Array:
     """A map [B, H, W, C] as float32 features [B, C], or [B, 2C] for "max_average"."""
     wide = layers.widened(x)
     found = {
-        "max": lambda: jnp.max(wide, axis=(1, 2)),
+        "max": lambda: convolution.global_max_pool(wide),
         "average": lambda: layers.global_average_pool(wide),
     }
     return jnp.concatenate([found[part]() for part in kind.split("_")], axis=-1)

@@ -143,11 +143,13 @@ def windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
 
 
 def _max_pool_forward(x, size: int, stride: int, padding: int):
-    taps = _taps(x, size, stride, padding)
-    largest = functools.reduce(jnp.maximum, taps)
-    winner = jnp.full(largest.shape, size**2 - 1, jnp.uint8)
-    for number, tap in reversed(list(enumerate(taps[:-1]))):
-        winner = jnp.where(tap == largest, jnp.uint8(number), winner)
+    # By comparing, not by looking for the maximum again: XLA may compute x anew with another
+    # rounding, and then nothing equals it.
+    largest, *others = _taps(x, size, stride, padding)
+    winner = jnp.zeros(largest.shape, jnp.uint8)
+    for number, tap in enumerate(others, 1):
+        winner = jnp.where(tap > largest, jnp.uint8(number), winner)
+        largest = jnp.maximum(largest, tap)
     return largest, (winner, jnp.zeros((0, *x.shape[1:]), x.dtype))
 
 
@@ -180,3 +182,29 @@ def _max_pool_backward(size: int, stride: int, padding: int, kept, gradient):
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@jax.custom_vjp
+def global_max_pool(x: jax.Array) -> jax.Array:
+    """Maximum over height and width: [B, H, W, C] to [B, C]; the gradient goes to the first one.
+
+    JAX's own gradient divides by the number of entries that equal the maximum, which is 0 where XLA
+    computes x anew with another rounding: NaN.
+    """
+    return jnp.max(x, axis=(1, 2))
+
+
+def _global_max_forward(x):
+    places = jnp.argmax(x.reshape(len(x), -1, x.shape[-1]), axis=1)
+    return jnp.max(x, axis=(1, 2)), (places, jnp.zeros((0, *x.shape[1:]), x.dtype))
+
+
+def _global_max_backward(kept, gradient):
+    places, shape_of_x = kept
+    height, width, channels = shape_of_x.shape[1:]
+    here = jnp.arange(height * width, dtype=places.dtype)[None, :, None] == places[:, None]
+    spread = jnp.where(here, gradient[:, None], jnp.zeros((), gradient.dtype))
+    return (spread.reshape(len(places), height, width, channels),)
+
+
+global_max_pool.defvjp(_global_max_forward, _global_max_backward)

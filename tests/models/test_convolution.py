@@ -72,6 +72,29 @@ def test_max_pooling_with_ties(shape, size, stride, padding):
     np.testing.assert_allclose(back(gradient)[0], wanted_back, rtol=1e-6, atol=1e-6)
 
 
+def test_the_global_maximum_has_a_gradient_however_it_is_compiled():
+    """Without LLVM's optimizations XLA rounds a recomputed map differently from its maximum."""
+    x = numbers(0, 4, 6, 6, 8)
+
+    def value(x, scale):
+        y = jax.nn.relu(x * scale[0] + scale[1])
+        return jnp.sum(jnp.sin(convolution.global_max_pool(y)))
+
+    scale = numbers(1, 2, 8)
+    for level in (0, 3):
+        options = {"xla_backend_optimization_level": level}
+        found = jax.jit(jax.grad(value), compiler_options=options)(x, scale)
+        y = np.maximum(np.asarray(x) * np.asarray(scale[0]) + np.asarray(scale[1]), 0)
+        flat = y.reshape(4, 36, 8)
+        wanted = np.zeros_like(flat)
+        b, c = np.indices((4, 8))
+        best = flat.argmax(axis=1)
+        wanted[b, best, c] = (
+            np.cos(flat.max(axis=1)) * np.asarray(scale[0]) * (flat.max(axis=1) > 0)
+        )
+        np.testing.assert_allclose(found.reshape(4, 36, 8), wanted, rtol=1e-3, atol=1e-5)
+
+
 def test_half_precision_stays_half():
     x, k = numbers(0, 2, 8, 8, 3).astype(jnp.bfloat16), numbers(1, 3, 3, 3, 4).astype(jnp.bfloat16)
 
