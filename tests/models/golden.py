@@ -225,7 +225,7 @@ def _main():
     for name in options.names or NAMES:
         shapes = {k: list(v.shape) for k, v in _torch_model(name).state_dict().items()}
         arrays = weights(shapes)
-        path = pathlib.Path("/dev/shm") / f"golden-{name}.safetensors"
+        path = pathlib.Path(tempfile.gettempdir()) / f"golden-{name}.safetensors"
         safetensors.numpy.save_file(arrays, path)
         wanted, found = theirs(name, arrays), {"float32": ours(name, path)}
         with jax.enable_x64(True):
