@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from fgjax.errors import UserError
-from fgjax.training import compilation, sharding
+from fgjax.training import sharding
 
-_DATABASE_BLOCK = 4096
+_DATABASE_BLOCK = 8192
 _QUERY_BLOCK = 1024
 _SCORES = 2**25  # entries of the lists and scores that a block of queries may have at once
 
@@ -76,20 +76,23 @@ def _blocks(
     size, depth = database.shape
     width = min(_DATABASE_BLOCK, size)
     padded = -(-size // width) * width
-    tiles = np.zeros((padded, depth), np.float32)
-    tiles[:size] = database
+    tiles = np.asarray(database, np.float32)
+    if padded > size:
+        tiles = np.pad(tiles, [(0, padded - size), (0, 0)])
     tiles = sharding.replicate(tiles.reshape(-1, width, depth))
     limit = max(_SCORES // (width + 2 * count), 1)
     rows = sharding.divisible(min(_QUERY_BLOCK, limit, len(queries)))
     own = np.full(len(queries), -1) if own is None else np.asarray(own)
     step = _step(count, size)
     for start in range(0, len(queries), rows):
-        block = queries[start : start + rows].astype(np.float32)
+        block = queries[start : start + rows].astype(np.float32, copy=False)
         mine = own[start : start + rows].astype(np.int32)
         missing = rows - len(block)
-        batch = (np.pad(block, [(0, missing), (0, 0)]), np.pad(mine, (0, missing)))
+        if missing:
+            block = np.pad(block, [(0, missing), (0, 0)])
+        batch = (block, np.pad(mine, (0, missing)))
         scores, indices = jax.device_get(step(*sharding.shard(batch), tiles))
-        yield scores[: len(block)], indices[: len(block)]
+        yield scores[: rows - missing], indices[: rows - missing]
 
 
 @functools.lru_cache(maxsize=32)
@@ -126,7 +129,8 @@ def _step(count: int, size: int):
         out_specs=(split, split),
         check_vma=False,
     )
-    return jax.jit(mapped, compiler_options=compilation.options())
+    # Without the options that convolutions want: XLA's library makes these products faster.
+    return jax.jit(mapped)
 
 
 def retrieval_metrics(
