@@ -141,5 +141,7 @@ def _hdcl_demo() -> Config:
             augmentation=Augmentation(crop_scale=0.875, flip=False, color=True),
             workers=0,
         ),
-        method=hdcl.Config(start=training(20, 2e-3), embedding=training(20, 1e-3)),
+        method=hdcl.Config(
+            start=training(20, 2e-3), embedding=training(20, 1e-3), beside_softmax=True
+        ),
     )

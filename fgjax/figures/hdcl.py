@@ -1,5 +1,5 @@
-"""Pictures of HDCL, before and after its training stage: what it begins with is the softmax
-classifier of stage `classifier`, or ImageNet's weights.
+"""Pictures of HDCL beside softmax that was trained just as long, where the run has that stage, or
+beside what training began with: a softmax classifier, or ImageNet's weights.
 """
 
 import matplotlib.pyplot as plt
@@ -20,8 +20,12 @@ def draw(run: Run) -> None:
     if run.config.method.recognition:
         return
     before, after = stage.load_arrays("before"), stage.load_arrays("after")
-    first = "softmax classifier" if run.config.method.start.epochs else "pretrained network"
-    pairs = [(first, before), (f"after {run.config.method.loss}", after)]
+    loss = run.config.method.loss
+    if "softmax" in run.stages:
+        pairs = [("softmax", run.stages["softmax"].load_arrays("after")), (loss, after)]
+    else:
+        first = "softmax classifier" if run.config.method.start.epochs else "pretrained network"
+        pairs = [(first, before), (f"after {loss}", after)]
     labels = after["labels"]
     folder = run.workdir / "figures"
     gallery(run, pairs, labels)
@@ -32,7 +36,7 @@ def draw(run: Run) -> None:
 
 
 def gallery(run: Run, pairs, labels: np.ndarray, *, queries: int = 6, top: int = 8) -> None:
-    """The same queries with their first matches, right ones framed green (HDCL Fig. 7)."""
+    """The same queries and their first matches by each, right ones framed green (HDCL Fig. 7)."""
     rng = np.random.default_rng(0)
     classes = rng.permutation(np.unique(labels))[:queries]
     chosen = [int(rng.choice(np.flatnonzero(labels == k))) for k in classes]
@@ -54,7 +58,7 @@ def gallery(run: Run, pairs, labels: np.ndarray, *, queries: int = 6, top: int =
     drawing.sheet(
         images, captions, run.workdir / "figures" / "gallery.png",
         columns=1 + min(top, len(labels) - 1),
-        title="the same queries before and after; green: the query's class",
+        title="the same queries searched by both; green: the query's class",
     )  # fmt: skip
 
 

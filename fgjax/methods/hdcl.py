@@ -28,9 +28,10 @@ from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
 from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
-from fgjax.localization.cam import channel_sum
 from fgjax.losses.common import normalize
+from fgjax.methods.stages import in_batch
 from fgjax.methods.stages.classifier import train_classifier, whole_images
+from fgjax.methods.stages.embedding import Embed, embeddings_of
 from fgjax.methods.stages.predictor import WholeImagePredictor
 from fgjax.models.heads import CenterHead, PairSimilarity
 from fgjax.training import checkpoints, optimizer, sharding
@@ -38,9 +39,7 @@ from fgjax.training.fit import epoch_batches, fit
 from fgjax.training.run import Run, Stage
 
 CENTERED = ("hdcl", "dgcrl")  # class centres that are weights
-IN_BATCH = ("contrastive", "triplet", "lifted", "facility_location", "n_pairs",
-            "binomial_deviance", "histogram", "pddm")  # fmt: skip
-LOSSES = (*CENTERED, "crl", "scda", *IN_BATCH)
+LOSSES = (*CENTERED, "crl", "scda", *in_batch.LOSSES)
 
 
 @dataclasses.dataclass
@@ -56,6 +55,7 @@ class Config:
     recognition: bool = False  # section 5.3, Table 7
     per_class: int = 5  # K of the P × K batches of the in-batch losses; N-pairs takes 2
     margin: float = -1.0  # of contrastive, triplet, lifted, crl; below 0: each one's own default
+    beside_softmax: bool = False  # train that as well, just as long, and draw both in each picture
     # stages
     start: Training = dataclasses.field(default_factory=lambda: Training(epochs=0))
     embedding: Training = dataclasses.field(default_factory=lambda: Training(epochs=100))
@@ -81,9 +81,14 @@ def run(run: Run) -> dict[str, Any]:
             f"config.method.top_k is {config.top_k}, but must be in 1 … {classes}: {classes} "
             f"classes of {run.dataset.name} train."
         )
-    embedding = train_embedding(run, config, start(run, config))
+    before = start(run, config)
+    metrics: dict[str, Any] = {}
+    if config.beside_softmax:
+        softmax = train_embedding(run, softmax_of(config), before, name="softmax")
+        metrics["softmax"] = softmax.metrics
+    metrics |= train_embedding(run, config, before).metrics
     return {
-        "metrics": embedding.metrics,
+        "metrics": metrics,
         "protocol": {
             "boxes_used": False,
             "loss": config.loss,
@@ -126,44 +131,9 @@ def build(run: Run, config: Config, before: Stage | None) -> EmbeddingNetwork:
     return EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(run.key("embedding")))
 
 
-@dataclasses.dataclass(frozen=True)
-class Embed:
-    """Unit embeddings [B, D] of images, for search.
-
-    `salient` keeps the places whose channel sum lies above its mean: SCDA's selection as its
-    successors use it at test. With `halves`, each pooling is normalised by itself (SCDA).
-    """
-
-    salient: bool = False
-    halves: bool = False
-
-    def __call__(self, model: EmbeddingNetwork, batch) -> dict[str, jax.Array]:
-        outputs = model(models.normalize(batch["image"]))
-        if not self.salient:
-            return {"embedding": normalize(outputs["pooled"])}
-        x = models.last_map(outputs).astype(jnp.float32)
-        total = channel_sum(x)
-        mask = total > jnp.mean(total, axis=(1, 2), keepdims=True)
-        some = jnp.any(mask, axis=(1, 2), keepdims=True)
-        mask = (mask | ~some)[..., None]  # a constant map has nothing above its mean
-        largest = jnp.max(jnp.where(mask, x, -jnp.inf), axis=(1, 2))
-        count = jnp.sum(mask, axis=(1, 2), dtype=x.dtype)
-        mean = jnp.sum(jnp.where(mask, x, 0), axis=(1, 2)) / count
-        parts = [normalize(largest), normalize(mean)] if self.halves else [largest, mean]
-        return {"embedding": normalize(jnp.concatenate(parts, axis=-1))}
-
-
 def embed_of(config: Config) -> Embed:
     """How a loss's embeddings are made at test."""
     return Embed(salient=config.wsl or config.loss == "scda", halves=config.loss == "scda")
-
-
-def embeddings_of(
-    model: nnx.Module, embed: Embed, reader: Reader, rows: np.ndarray, *, batch_size: int
-) -> np.ndarray:
-    """Embeddings [len(rows), D] of a split's images."""
-    found = classification.iterate(model, reader, rows, batch_size=batch_size, outputs_of=embed)
-    return np.concatenate([outputs["embedding"] for outputs, _ in found])
 
 
 # Section 3.2 and Table 1: the losses
@@ -195,50 +165,39 @@ class EmbeddingLoss:
                 loss = loss + config.decorrelation * correlation
             return jnp.mean(loss), metrics
         if config.loss == "crl":
-            margin = _margin(config, 0.5)
             each = losses.centralized_ranking_loss(
-                normalize(features), labels, statistics["centers"], margin=margin
+                normalize(features),
+                labels,
+                statistics["centers"],
+                margin=0.5 if config.margin < 0 else config.margin,
             )
             return jnp.mean(each), metrics
-        return in_batch_loss(config, model, features, labels), metrics
-
-
-def in_batch_loss(config: Config, model: EmbeddingNetwork, features, labels) -> jax.Array:
-    """Table 1's local structure losses, each on the embeddings that it was published for."""
-    unit = normalize(features)
-    if config.loss == "contrastive":
-        return losses.contrastive_loss(unit, labels, margin=_margin(config, 1.0))
-    if config.loss == "triplet":
-        return losses.batch_all_triplet_loss(unit, labels, margin=_margin(config, 0.2))
-    if config.loss == "lifted":
-        return losses.lifted_structure_loss(unit, labels, margin=_margin(config, 1.0))
-    if config.loss == "facility_location":
-        return losses.facility_location_loss(unit, labels)
-    if config.loss == "n_pairs":
-        return losses.n_pairs_loss(features, labels)
-    if config.loss == "binomial_deviance":
-        return losses.binomial_deviance_loss(features, labels)
-    if config.loss == "histogram":
-        return losses.histogram_loss(features, labels)
-    return losses.pddm_quadruplet_loss(unit, labels, model.head(unit))
-
-
-def _margin(config: Config, default: float) -> float:
-    return default if config.margin < 0 else config.margin
+        margin = None if config.margin < 0 else config.margin
+        loss = in_batch.loss_of(config.loss, features, labels, margin=margin, head=model.head)
+        return loss, metrics
 
 
 # Training and search
 
 
-def train_embedding(run: Run, config: Config, before: Stage | None) -> Stage:
-    """Stage `embedding`, measured once on test at its end."""
+def softmax_of(config: Config) -> Config:
+    """The same with all classes in the denominator: DGCRL, or cross-entropy in recognition."""
+    if config.recognition:
+        return dataclasses.replace(config, warmup_epochs=config.embedding.epochs)
+    return dataclasses.replace(config, loss="dgcrl")
+
+
+def train_embedding(
+    run: Run, config: Config, before: Stage | None, *, name: str = "embedding"
+) -> Stage:
+    """Stage `embedding`, measured once on test at its end; by another name, another loss."""
     training = config.embedding
     settings = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(config)
-        if f.name not in ("start", "embedding")
+        if f.name not in ("start", "embedding", "beside_softmax")
     }
-    stage = run.stage("embedding", training, after=(before,) if before else (), **settings)
+    stage = run.stage(name, training, after=(before,) if before else (), **settings)
     if stage.done:
         return stage
     train, test = whole_images(run)
@@ -292,7 +251,7 @@ def batch_size(run: Run, config: Config) -> int:
 def stream(run: Run, config: Config, reader: Reader):
     """Shuffled images, or batches of P classes with K images for the in-batch losses."""
     seed, indices = run.seed("embedding"), run.train_indices
-    if config.loss not in IN_BATCH:
+    if config.loss not in in_batch.LOSSES:
         return loading.training_stream(reader, indices, seed=seed)
     per_class = 2 if config.loss == "n_pairs" else config.per_class
     size = batch_size(run, config)
@@ -362,12 +321,17 @@ def load_embedder(run: Run):
 
 _SOFTMAX = {"method.loss": "dgcrl"}
 
+
+def _row(name: str, overrides: dict[str, Any], paper: float | None = None) -> Row:
+    return Row(name, {"method.beside_softmax": False, **overrides}, paper)
+
+
 STUDIES = {
     "table1": Study(
         "Losses",
         "HDCL Table 1 (CUB-200-2011, Recall@1)",
         tuple(
-            Row(name, overrides, paper)
+            _row(name, overrides, paper)
             for name, overrides, paper in (
                 ("Contrastive", {"method.loss": "contrastive"}, 26.4),
                 ("Triplet", {"method.loss": "triplet"}, 36.1),
@@ -389,10 +353,10 @@ STUDIES = {
         "General retrieval",
         "HDCL Table 4 (ResNet-50, CUB-200-2011, Recall@1); Tables 3 and 5 with --set backbone=…",
         (
-            Row("SCDA", {"method.loss": "scda"}),
-            Row("CRL", {"method.loss": "crl"}),
-            Row("DGCRL", {"method.loss": "dgcrl"}, 67.9),
-            Row("HDCL", {}, 69.5),
+            _row("SCDA", {"method.loss": "scda"}),
+            _row("CRL", {"method.loss": "crl"}),
+            _row("DGCRL", {"method.loss": "dgcrl"}, 67.9),
+            _row("HDCL", {}, 69.5),
         ),
         metric="recall@1",
     ),
@@ -400,10 +364,10 @@ STUDIES = {
         "K̂, the classes in the denominator",
         "HDCL Table 6 (ResNet-50, CUB-200-2011, Recall@1)",
         (
-            Row("all classes (softmax)", _SOFTMAX, 67.1),
-            Row("K̂ = 10", {"method.top_k": 10}, 69.0),
-            Row("K̂ = 5", {"method.top_k": 5}, 69.1),
-            Row("K̂ = 2", {"method.top_k": 2}, 69.5),
+            _row("all classes (softmax)", _SOFTMAX, 67.1),
+            _row("K̂ = 10", {"method.top_k": 10}, 69.0),
+            _row("K̂ = 5", {"method.top_k": 5}, 69.1),
+            _row("K̂ = 2", {"method.top_k": 2}, 69.5),
         ),
         metric="recall@1",
     ),
@@ -411,10 +375,10 @@ STUDIES = {
         "Decorrelated centres",
         "HDCL Eq. 11, with λ = 0 and 0.1",
         (
-            Row("softmax, λ = 0", {**_SOFTMAX, "method.decorrelation": 0.0}),
-            Row("softmax, λ = 0.1", _SOFTMAX),
-            Row("K̂ = 2, λ = 0", {"method.decorrelation": 0.0}),
-            Row("K̂ = 2, λ = 0.1", {}),
+            _row("softmax, λ = 0", {**_SOFTMAX, "method.decorrelation": 0.0}),
+            _row("softmax, λ = 0.1", _SOFTMAX),
+            _row("K̂ = 2, λ = 0", {"method.decorrelation": 0.0}),
+            _row("K̂ = 2, λ = 0.1", {}),
         ),
         metric="recall@1",
     ),
@@ -422,8 +386,8 @@ STUDIES = {
         "Recognition",
         "HDCL Table 7 (ResNet-50, FGVC-Aircraft, top-1); other networks with --set backbone=…",
         (
-            Row("softmax", {"method.warmup_epochs": lambda c: c.method.embedding.epochs}, 82.1),
-            Row("HCL after a warm-up", {}, 78.7),
+            _row("softmax", {"method.warmup_epochs": lambda c: c.method.embedding.epochs}, 82.1),
+            _row("HCL after a warm-up", {}, 78.7),
         ),
     ),
 }
