@@ -81,11 +81,13 @@ class Config:
     dropout: float = 0.0  # share of the pooled feature that training drops
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
+    reuse: str = ""  # workdir of another run, whose finished stages of the same config are taken
     method: Any = None  # the dataclass `Config` of a file in fgjax/methods/
 
 
 # Fields that change how a run is carried out but not what it computes.
-_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.")
+_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.",
+                "reuse")  # fmt: skip
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -187,11 +189,13 @@ class Row:
     Attributes:
       overrides: {"method.alpha": 1.2}; a callable gets the config and returns the value.
       paper: the paper's number, if it has one.
+      metric: the entry of results.json that the row shows, if not the study's.
     """
 
     name: str
     overrides: dict[str, Any]
     paper: float | None = None
+    metric: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +206,7 @@ class Study:
       source: which table of which paper.
       metric: the entry of results.json that is compared, a fraction shown in per cent.
       notes: further entries to print.
+      also: further fractions to print in per cent, with their spread.
     """
 
     title: str
@@ -209,6 +214,7 @@ class Study:
     rows: tuple[Row, ...]
     metric: str = "top1"
     notes: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:

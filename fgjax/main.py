@@ -118,6 +118,7 @@ def run(
         "data_dir": config.data.data_dir,
         "manual_dir": config.data.manual_dir,
         "pool": str(pool.absolute()) if pool else "",
+        "reuse": str(pathlib.Path(config.reuse).absolute()) if config.reuse else "",
     }
     write_json(workdir / "where.json", where)
     log.info(
@@ -187,6 +188,7 @@ def open_run(workdir: pathlib.Path) -> Run:
     restore(config, flat)
     where = json.loads((workdir / "where.json").read_text())
     config.data.data_dir, config.data.manual_dir = where["data_dir"], where["manual_dir"]
+    config.reuse = where.get("reuse", "")
     dataset = of_config(config.data)
     pool = pathlib.Path(where["pool"]) if where["pool"] else None
     return Run(config, dataset, workdir, pool)

@@ -91,6 +91,7 @@ class Summary:
     row: Row
     values: tuple[float, ...]
     notes: tuple[float, ...]
+    also: tuple[tuple[float, ...], ...] = ()
 
     @property
     def mean(self) -> float:
@@ -100,28 +101,35 @@ class Summary:
     @property
     def deviation(self) -> float:
         """Standard deviation over the seeds (ddof 1); 0 for one seed."""
-        return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else 0.0
+        return _spread(self.values)
+
+
+def _spread(values: tuple[float, ...]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def summarize(study: Study, results: dict[str, list[dict]]) -> list[Summary]:
     """Means and spreads of the study's metric."""
-    return [
-        Summary(
-            row,
-            tuple(100 * result["metrics"][study.metric] for result in results[row.name]),
-            tuple(
-                float(np.mean([result["metrics"][note] for result in results[row.name]]))
-                for note in study.notes
-            ),
+    summaries = []
+    for row in study.rows:
+        metrics = [result["metrics"] for result in results[row.name]]
+        percent = lambda name: tuple(100 * m[name] for m in metrics)  # noqa: B023, E731
+        summaries.append(
+            Summary(
+                row,
+                percent(row.metric or study.metric),
+                tuple(float(np.mean([m[note] for m in metrics])) for note in study.notes),
+                tuple(percent(name) for name in study.also),
+            )
         )
-        for row in study.rows
-    ]
+    return summaries
 
 
 def markdown(study: Study, summaries: list[Summary], command: str, seeds: int) -> str:
     """The table, with the command that makes it."""
     has_paper = any(summary.row.paper is not None for summary in summaries)
-    heads = ["row", f"{study.metric} (%)", *[n.replace("_", " ") for n in study.notes]]
+    heads = ["row", f"{study.metric} (%)", *[f"{name} (%)" for name in study.also]]
+    heads += [n.replace("_", " ") for n in study.notes]
     heads += ["paper (%)"] if has_paper else []
     lines = [
         f"# {study.title}", "", f"{study.source}. Mean ± standard deviation over {seeds} seed(s); "
@@ -131,6 +139,7 @@ def markdown(study: Study, summaries: list[Summary], command: str, seeds: int) -
     for summary in summaries:
         each = ", ".join(f"{value:.1f}" for value in summary.values)
         cells = [summary.row.name, f"{summary.mean:.1f} ± {summary.deviation:.1f} ({each})"]
+        cells += [f"{np.mean(values):.1f} ± {_spread(values):.1f}" for values in summary.also]
         cells += [f"{note:,.0f}" for note in summary.notes]
         if has_paper:
             cells.append("" if summary.row.paper is None else f"{summary.row.paper}")
@@ -200,7 +209,7 @@ def _main(arguments: list[str] | None = None) -> None:
     main.setup()
     config = load_config(options.config)
     config = override(config, parse_overrides(config, options.set))
-    studies = methods.of(config).STUDIES
+    studies = methods.studies(config)
     if options.study not in studies:
         listed = "; ".join(f"{name}: {study.title}" for name, study in studies.items())
         if options.study == "list":

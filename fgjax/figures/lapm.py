@@ -7,6 +7,7 @@ import numpy as np
 
 from fgjax.figures import drawing
 from fgjax.methods import lapm
+from fgjax.methods.stages.localization import crops
 from fgjax.training.logging import read_metrics
 from fgjax.training.run import Run, Stage
 
@@ -21,7 +22,7 @@ def draw(run: Run) -> None:
 def mixing_sheet(run: Run, objects: Stage, parts: Stage, *, references: int = 6) -> None:
     """Sets mixed by parts and, of the same images, by CutMix, with label weights: mixing.png."""
     config = dataclasses.replace(run.config.method, mixing="parts", views="set", lambda_=0.5)
-    reader, _ = lapm.crops(run, objects, parts)
+    reader, _ = crops(run, objects, parts)
     reader = dataclasses.replace(
         reader, augmentation=dataclasses.replace(reader.augmentation, crop_scale=1.0, color=False)
     )

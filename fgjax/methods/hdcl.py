@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Row, Study, Training, one_of, require
+from fgjax.config import Training, one_of, require
 from fgjax.data import loading
 from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
@@ -34,8 +34,7 @@ from fgjax.methods.stages.classifier import train_classifier, whole_images
 from fgjax.methods.stages.embedding import Embed, embeddings_of
 from fgjax.methods.stages.predictor import WholeImagePredictor
 from fgjax.models.heads import CenterHead, PairSimilarity
-from fgjax.training import checkpoints, optimizer, sharding
-from fgjax.training.fit import epoch_batches, fit
+from fgjax.training import checkpoints, sharding
 from fgjax.training.run import Run, Stage
 
 CENTERED = ("hdcl", "dgcrl")  # class centres that are weights
@@ -209,21 +208,14 @@ def train_embedding(
         first = embeddings_of(model, embed, test, rows, batch_size=size)
         stage.save_arrays("before", embeddings=first, **_centers(model))
     if config.loss != "scda":
-        batches = epoch_batches(
-            stream(run, config, train), len(run.train_indices), size, run.config.data
-        )
-        fit(
+        run.train(
+            stage,
             model,
             EmbeddingLoss(tuple(settings.items())),
-            batches,
-            optimizer=optimizer.make(
-                training.optimizer, steps_per_epoch=batches.steps_per_epoch, epochs=training.epochs
-            ),
-            epochs=training.epochs,
-            key=run.key("embedding"),
-            folder=stage.folder,
+            stream(run, config, train),
+            dataclasses.replace(training, batch_size=size),
+            name="embedding",
             before_epoch=_before_epoch(run, config, train),
-            saving=run.config.checkpoints,
             title=config.loss,
         )
     checkpoints.save_model(stage.folder, model)
@@ -315,79 +307,3 @@ def load_embedder(run: Run):
     return lambda images: np.asarray(
         classification.forward(model, embed, {"image": images})["embedding"]
     )
-
-
-# The paper's tables
-
-_SOFTMAX = {"method.loss": "dgcrl"}
-
-
-def _row(name: str, overrides: dict[str, Any], paper: float | None = None) -> Row:
-    return Row(name, {"method.beside_softmax": False, **overrides}, paper)
-
-
-STUDIES = {
-    "table1": Study(
-        "Losses",
-        "HDCL Table 1 (CUB-200-2011, Recall@1)",
-        tuple(
-            _row(name, overrides, paper)
-            for name, overrides, paper in (
-                ("Contrastive", {"method.loss": "contrastive"}, 26.4),
-                ("Triplet", {"method.loss": "triplet"}, 36.1),
-                ("LiftedStruct", {"method.loss": "lifted"}, 47.2),
-                ("Facility Location", {"method.loss": "facility_location"}, 48.2),
-                ("N-pairs", {"method.loss": "n_pairs"}, 45.4),
-                ("Binomial Deviance", {"method.loss": "binomial_deviance"}, 52.8),
-                ("Histogram Loss", {"method.loss": "histogram"}, 50.3),
-                ("PDDM+Quadruplet", {"method.loss": "pddm"}, 58.3),
-                ("SCDA", {"method.loss": "scda"}, 62.2),
-                ("CRL-WSL", {"method.loss": "crl", "method.wsl": True}, 65.9),
-                ("DGCRL", {"method.loss": "dgcrl"}, 67.9),
-                ("HDCL", {}, 69.5),
-            )
-        ),
-        metric="recall@1",
-    ),
-    "table3": Study(
-        "General retrieval",
-        "HDCL Table 4 (ResNet-50, CUB-200-2011, Recall@1); Tables 3 and 5 with --set backbone=…",
-        (
-            _row("SCDA", {"method.loss": "scda"}),
-            _row("CRL", {"method.loss": "crl"}),
-            _row("DGCRL", {"method.loss": "dgcrl"}, 67.9),
-            _row("HDCL", {}, 69.5),
-        ),
-        metric="recall@1",
-    ),
-    "table6": Study(
-        "K̂, the classes in the denominator",
-        "HDCL Table 6 (ResNet-50, CUB-200-2011, Recall@1)",
-        (
-            _row("all classes (softmax)", _SOFTMAX, 67.1),
-            _row("K̂ = 10", {"method.top_k": 10}, 69.0),
-            _row("K̂ = 5", {"method.top_k": 5}, 69.1),
-            _row("K̂ = 2", {"method.top_k": 2}, 69.5),
-        ),
-        metric="recall@1",
-    ),
-    "decorrelation": Study(
-        "Decorrelated centres",
-        "HDCL Eq. 11, with λ = 0 and 0.1",
-        (
-            _row("softmax, λ = 0", {**_SOFTMAX, "method.decorrelation": 0.0}),
-            _row("softmax, λ = 0.1", _SOFTMAX),
-            _row("K̂ = 2, λ = 0", {"method.decorrelation": 0.0}),
-            _row("K̂ = 2, λ = 0.1", {}),
-        ),
-        metric="recall@1",
-    ),
-    "table7": Study(
-        "Recognition",
-        "HDCL Table 7 (ResNet-50, FGVC-Aircraft, top-1); other networks with --set backbone=…",
-        (
-            _row("softmax", {"method.warmup_epochs": lambda c: c.method.embedding.epochs}, 82.1),
-            _row("HCL after a warm-up", {}, 78.7),
-        ),
-    ),
-}

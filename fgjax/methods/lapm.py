@@ -13,7 +13,6 @@ Read top to bottom as the paper's section III:
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -23,34 +22,26 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Row, Study, Training, one_of, require
+from fgjax.config import Training, one_of, require
 from fgjax.data import loading, mixing
 from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.losses.common import euclidean, normalize
 from fgjax.methods.stages.adaptive_margin import MarginEstimator, fixed_margins
-from fgjax.methods.stages.classifier import evaluator_on, train_classifier
-from fgjax.methods.stages.objects import METHODS as OBJECTS
-from fgjax.methods.stages.objects import locate_objects
-from fgjax.methods.stages.parts import METHODS as PARTS
-from fgjax.methods.stages.parts import Grouping, locate_parts
-from fgjax.methods.stages.predictor import Localizer, Predictor
-from fgjax.training import checkpoints, optimizer
-from fgjax.training.fit import epoch_batches, fit
+from fgjax.methods.stages.classifier import evaluator_on
+from fgjax.methods.stages.localization import Localization, Localizer, crops, localize
+from fgjax.methods.stages.predictor import Predictor
+from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 PAIRS = ("ref_dcdi1", "ref_dcdi2", "dcdi1_dcdi2", "ref_dcdic")
 
 
 @dataclasses.dataclass
-class Config:
+class Config(Localization):
     """Hyper-parameters; the paper's values are FGVC-Aircraft's, section IV.B."""
 
-    # III.A: localization and mixing
-    objects: str = "cam"  # cam | scda | annotated (Table 1, "w/ Bounding box")
-    cam_threshold: float = 0.2  # of the map's range; CAM's 20 %
-    scda_threshold: float = 1.0  # multiples of the map's mean; SCDA's is the mean itself
-    parts: str = "grouping"  # grouping | annotated | grid
+    # III.A: mixing; where objects and parts are comes from `Localization`
     mixing: str = "parts"  # parts (Eq. 4-6) | cutmix (Eq. 1-3) | none
     views: str = "set"  # set: the reference and its mixtures | single: one image per reference
     ratio: str = "1:1"  # positive : negative sets, Table 7
@@ -65,9 +56,6 @@ class Config:
     l2norm: bool = False  # distances between unit vectors; the paper's are not normalised
     fixed_m1: float = 1.0
     fixed_m2: float = 1.5
-    # stages
-    classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
-    grouping: Grouping = dataclasses.field(default_factory=Grouping)
     margin: Training = dataclasses.field(default_factory=Training)
 
     @property
@@ -78,8 +66,7 @@ class Config:
 
     def validate(self) -> None:
         """Refuse what cannot work."""
-        one_of("objects", self.objects, *OBJECTS)
-        one_of("parts", self.parts, *PARTS)
+        super().validate()
         one_of("mixing", self.mixing, "parts", "cutmix", "none")
         one_of("views", self.views, "set", "single")
         one_of("scope", self.scope, "global", "class", "reference")
@@ -98,13 +85,12 @@ class Config:
         else:
             mixed = self.mixing in ("parts", "cutmix")
             require(mixed, "mixing", self.mixing, "parts or cutmix with views=set")
-        self.grouping.validate()
 
 
 def run(run: Run) -> dict[str, Any]:
     """All stages; returns the final metrics and what is particular to their protocol."""
     config: Config = run.config.method
-    classifier, objects, parts = localize(run)
+    classifier, objects, parts = localize(run, config, with_parts=config.mixing == "parts")
     margin = train_margin(run, config, classifier, objects, parts)
     localization = {**objects.metrics, **(parts.metrics if parts else {})}
     return {
@@ -115,35 +101,6 @@ def run(run: Run) -> dict[str, Any]:
             "selected_on": "nothing: the last epoch is reported",
         },
     }
-
-
-def localize(run: Run) -> tuple[Stage, Stage, Stage | None]:
-    """Stages classifier, objects and, where parts are mixed, parts."""
-    config: Config = run.config.method
-    classifier = train_classifier(run, config.classifier)
-    objects = locate_objects(
-        run,
-        classifier,
-        config.objects,
-        cam_threshold=config.cam_threshold,
-        scda_threshold=config.scda_threshold,
-        batch_size=config.classifier.batch_size,
-    )
-    if config.mixing != "parts":
-        return classifier, objects, None
-    parts = locate_parts(run, classifier, objects, config.parts, config.grouping)
-    return classifier, objects, parts
-
-
-def crops(run: Run, objects: Stage, parts: Stage | None) -> tuple[Reader, Reader]:
-    """Readers of the object crops of both splits, with their part boxes."""
-    data, dataset = run.config.data, run.dataset
-    windows = objects.load_arrays("boxes")
-    part_boxes = parts.load_arrays("boxes") if parts else {"train": None, "test": None}
-    return tuple(
-        Reader(split, data.image_size, data.augmentation, windows[name], part_boxes[name])
-        for name, split in (("train", dataset.train), ("test", dataset.test))
-    )
 
 
 def transform(run: Run, config: Config, reader: Reader, *, seed: int, **changes: Any):
@@ -283,31 +240,19 @@ def train_margin(
     train, test = crops(run, objects, parts)
     images = 4 if config.views == "set" else 1
     seed = run.seed("margin")
-    batches = epoch_batches(
-        loading.stream(run.train_indices, transform(run, config, train, seed=seed), seed=seed),
-        len(run.train_indices),
-        training.batch_size,
-        run.config.data,
-        images_per_example=images,
-    )
     model = run.load_model(classifier)
     size = training.batch_size * images
-    fit(
+    run.train(
+        stage,
         model,
         MarginLoss(
             config.lambda_, config.alpha, config.additional_term, config.scope, config.l2norm
         ),
-        batches,
-        optimizer=optimizer.make(
-            training.optimizer, steps_per_epoch=batches.steps_per_epoch, epochs=training.epochs
-        ),
-        epochs=training.epochs,
-        key=run.key("margin"),
-        folder=stage.folder,
+        loading.stream(run.train_indices, transform(run, config, train, seed=seed), seed=seed),
+        training,
+        images_per_example=images,
         before_epoch=_estimator(run, config, train, stage) if config.lambda_ < 1 else None,
         evaluator=evaluator_on(run, train, size),
-        saving=run.config.checkpoints,
-        title="margin",
     )
     checkpoints.save_model(stage.folder, model)
     rows = np.arange(len(run.dataset.test))
@@ -319,7 +264,7 @@ def train_margin(
         held = classification.predict_logits(model, train, run.held_out_indices, batch_size=size)
         held_labels = run.dataset.train.labels[run.held_out_indices]
         metrics["held_out_top1"] = classification.classification_metrics(held, held_labels)["top1"]
-    steps = batches.steps_per_epoch * training.epochs
+    steps = max(len(run.train_indices) // training.batch_size, 1) * training.epochs
     metrics["images_forwarded"] = steps * training.batch_size * images
     stage.finish(metrics)
     return stage
@@ -346,86 +291,6 @@ def _estimator(run: Run, config: Config, reader: Reader, stage: Stage):
 def load_predictor(run: Run) -> Predictor:
     """For images from anywhere: the object's box, its parts, and the classes' probabilities."""
     config: Config = run.config.method
-    classifier, objects, parts = localize(run)
+    classifier, objects, parts = localize(run, config, with_parts=config.mixing == "parts")
     margin = train_margin(run, config, classifier, objects, parts)
-    localizer = Localizer(run, classifier, config.objects, config.cam_threshold,
-                          config.scda_threshold, parts, config.parts, config.grouping)  # fmt: skip
-    return Predictor(run, localizer, run.load_model(margin))
-
-
-# The paper's tables
-
-
-def _epochs(factor: float):
-    return lambda config: max(math.ceil(config.method.margin.epochs * factor), 1)
-
-
-_CROSS_ENTROPY = {"method.views": "single", "method.mixing": "none", "method.lambda_": 1.0}
-_CUTMIX = {"method.views": "single", "method.mixing": "cutmix", "method.lambda_": 1.0}
-_MIXING = {"method.lambda_": 1.0}
-_CUTMIX_SET = {"method.lambda_": 1.0, "method.mixing": "cutmix"}
-_FOUR_TIMES = {"method.margin.epochs": _epochs(4)}
-
-STUDIES = {
-    "baseline": Study(
-        "LAPM against cross-entropy, from the same start",
-        "not in the paper",
-        (
-            Row("cross-entropy, equal epochs", _CROSS_ENTROPY),
-            Row("cross-entropy, equal images", {**_CROSS_ENTROPY, **_FOUR_TIMES}),
-            Row("CutMix, equal epochs", _CUTMIX),
-            Row("CutMix, equal images", {**_CUTMIX, **_FOUR_TIMES}),
-            Row("sets mixed by parts, λ = 1", _MIXING),
-            Row("LAPM", {}),
-        ),
-        notes=("images_forwarded",),
-    ),
-    "diagnosis": Study(
-        "Is it the data, the parts or the loss?",
-        "not in the paper",
-        (
-            Row("cross-entropy, equal images and steps",
-                {**_CROSS_ENTROPY, **_FOUR_TIMES,
-                 "method.margin.batch_size": lambda c: 4 * c.method.margin.batch_size}),
-            Row("sets mixed by true parts, λ = 1", {**_MIXING, "method.parts": "annotated"}),
-            Row("LAPM, true parts", {"method.parts": "annotated"}),
-        ),
-    ),
-    "mixing": Study(
-        "Part-aware CutMix against CutMix, sets of four, λ = 1",
-        "LAPM Eq. 4-6 against Eq. 1-3",
-        (
-            Row("sets mixed by CutMix", _CUTMIX_SET),
-            Row("sets mixed by parts", _MIXING),
-            Row("sets mixed by a fixed grid", {**_MIXING, "method.parts": "grid"}),
-        ),
-    ),
-    "table5": Study(
-        "Adaptive margin and additional term",
-        "LAPM Table 5 (CUB-200-2011)",
-        (
-            Row("conventional, w/o adaptive margin",
-                {"method.adaptive_margin": False, "method.additional_term": False}, 86.75),
-            Row("conventional, w/ adaptive margin", {"method.additional_term": False}, 87.89),
-            Row("proposed, w/o adaptive margin", {"method.adaptive_margin": False}, 88.92),
-            Row("proposed, w/ adaptive margin", {}, 89.23),
-        ),
-    ),
-    "table6": Study(
-        "Number of samples N for m1",
-        "LAPM Table 6 (CUB-200-2011)",
-        tuple(
-            Row(f"N = {n}", {"method.samples": n}, paper)
-            for n, paper in ((100, 88.54), (200, 89.12), (250, 89.23), (300, 89.1), (400, 89.16))
-        ),
-    ),
-    "table7": Study(
-        "Ratio of positive to negative sets",
-        "LAPM Table 7 (CUB-200-2011)",
-        tuple(
-            Row(ratio, {"method.ratio": ratio}, paper)
-            for ratio, paper in (("3:1", 88.12), ("2:1", 88.79), ("1:1", 89.23), ("1:2", 88.92),
-                                 ("1:3", 88.60), ("0:1", 86.73), ("1:0", 86.05))
-        ),
-    ),
-}  # fmt: skip
+    return Predictor(run, Localizer(run, config, classifier, parts), run.load_model(margin))

@@ -9,17 +9,18 @@ import pathlib
 import shutil
 from typing import Any
 
+import grain.python as grain
 import jax
 import numpy as np
 from flax import nnx
 
 from fgjax import models
-from fgjax.config import Config, differences, flatten
+from fgjax.config import Config, Training, differences, flatten
 from fgjax.data.datasets import Dataset
 from fgjax.data.loading import split_held_out
 from fgjax.errors import UserError
-from fgjax.training import checkpoints
-from fgjax.training.fit import dtype_of
+from fgjax.training import checkpoints, optimizer
+from fgjax.training.fit import Loss, dtype_of, epoch_batches, fit
 
 log = logging.getLogger(__name__)
 
@@ -125,19 +126,67 @@ class Run:
         identity.update({f"after.{stage.name}": stage.fingerprint for stage in after})
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         folder = self.workdir / name if self.pool is None else self.pool / f"{name}-{fingerprint}"
+        if config.reuse:
+            other = Stage(name, pathlib.Path(config.reuse) / name, fingerprint)
+            _refuse_other(other.folder, identity, "leave out --config.reuse")
+            if other.done:
+                log.info("%s: taken from %s", name, other.folder)
+                self.stages[name] = other
+                return other
         record = folder / "stage.json"
-        if record.exists():
-            changed = differences(json.loads(record.read_text()), identity)
-            if changed:
-                raise UserError(
-                    f"{folder} holds a stage of another config ({'; '.join(changed)}): "
-                    "choose another --workdir or remove that folder."
-                )
+        _refuse_other(folder, identity, "choose another --workdir or remove that folder")
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(record, identity)
         self.stages[name] = Stage(name, folder, fingerprint)
         return self.stages[name]
+
+    def train(
+        self,
+        stage: Stage,
+        model: nnx.Module,
+        loss: Loss,
+        stream: grain.MapDataset,
+        training: Training,
+        *,
+        name: str = "",
+        images_per_example: int = 1,
+        title: str = "",
+        **options: Any,
+    ) -> None:
+        """`fit` on the training images of this run, in a stage's folder.
+
+        Args:
+          stage: where checkpoints and metrics go.
+          model: trained in place.
+          loss: as `fit` takes it.
+          stream: of examples.
+          training: epochs, batch size and optimizer.
+          name: whose key decides the random numbers; the stage's by default.
+          images_per_example: for the rate that is shown.
+          title: for the progress bar; the stage's name by default.
+          **options: further arguments of `fit`.
+        """
+        batches = epoch_batches(
+            stream,
+            len(self.train_indices),
+            training.batch_size,
+            self.config.data,
+            images_per_example=images_per_example,
+        )
+        steps, epochs = batches.steps_per_epoch, training.epochs
+        fit(
+            model,
+            loss,
+            batches,
+            optimizer=optimizer.make(training.optimizer, steps_per_epoch=steps, epochs=epochs),
+            epochs=epochs,
+            key=self.key(name or stage.name),
+            folder=stage.folder,
+            saving=self.config.checkpoints,
+            title=title or stage.name,
+            **options,
+        )
 
     def build_model(self, *, name: str = "model", pretrained: bool = True) -> nnx.Module:
         """The config's backbone with a head for the dataset's classes."""
@@ -162,6 +211,17 @@ class Run:
         checkpoints.restore_model(stage.folder, model)
         model.eval()
         return model
+
+
+def _refuse_other(folder: pathlib.Path, identity: dict[str, Any], remedy: str) -> None:
+    """Raise UserError where the folder holds a stage that was decided by other values."""
+    record = folder / "stage.json"
+    if record.exists():
+        changed = differences(json.loads(record.read_text()), identity)
+        if changed:
+            raise UserError(
+                f"{folder} holds a stage of another config ({'; '.join(changed)}): {remedy}."
+            )
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

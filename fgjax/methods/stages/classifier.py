@@ -11,8 +11,7 @@ from fgjax import models
 from fgjax.config import Training
 from fgjax.data.loading import Reader, training_stream
 from fgjax.evaluation import classification
-from fgjax.training import checkpoints, optimizer
-from fgjax.training.fit import epoch_batches, fit
+from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -55,27 +54,9 @@ def train_classifier(run: Run, training: Training) -> Stage:
         return stage
     model = run.build_model()
     train, _ = whole_images(run)
-    batches = epoch_batches(
-        training_stream(train, run.train_indices, seed=run.seed("classifier")),
-        len(run.train_indices),
-        training.batch_size,
-        run.config.data,
-    )
     evaluate = evaluator_on(run, train, training.batch_size)
-    fit(
-        model,
-        cross_entropy,
-        batches,
-        optimizer=optimizer.make(
-            training.optimizer, steps_per_epoch=batches.steps_per_epoch, epochs=training.epochs
-        ),
-        epochs=training.epochs,
-        key=run.key("classifier"),
-        folder=stage.folder,
-        evaluator=evaluate,
-        saving=run.config.checkpoints,
-        title="classifier",
-    )
+    stream = training_stream(train, run.train_indices, seed=run.seed("classifier"))
+    run.train(stage, model, cross_entropy, stream, training, evaluator=evaluate)
     checkpoints.save_model(stage.folder, model)
     metrics = evaluate(model, training.epochs) if evaluate else {}
     stage.finish(metrics)

@@ -1,7 +1,6 @@
 """From an image of any size to classes and boxes, with evaluation's own preprocessing."""
 
 import dataclasses
-import logging
 
 import jax
 import numpy as np
@@ -10,12 +9,9 @@ from flax import nnx
 from fgjax.data.loading import crop_resize
 from fgjax.evaluation import classification
 from fgjax.localization import boxes
-from fgjax.methods.stages import objects as objects_stage
-from fgjax.methods.stages.parts import Grouping, grid_boxes, load_network, localized
+from fgjax.methods.stages.localization import Localizer
 from fgjax.training import sharding
-from fgjax.training.run import Run, Stage
-
-log = logging.getLogger(__name__)
+from fgjax.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,52 +27,6 @@ class Prediction:
     probabilities: np.ndarray
     box: np.ndarray
     parts: np.ndarray
-
-
-class Localizer:
-    """The object's box and its parts in new images, as the stages found them in the dataset's."""
-
-    def __init__(
-        self,
-        run: Run,
-        classifier: Stage,
-        method: str,
-        cam_threshold: float,
-        scda_threshold: float,
-        parts: Stage | None = None,
-        part_method: str = "grouping",
-        settings: Grouping | None = None,
-    ):
-        self._model = run.load_model(classifier)
-        if method == "annotated":
-            log.info("annotated boxes are not known for new images: CAM finds the object")
-        self._method = "scda" if method == "scda" else "cam"
-        self._threshold = scda_threshold if self._method == "scda" else cam_threshold
-        self._settings, self._part_method = settings, part_method if parts else None
-        self._parts = None
-        if parts and part_method == "grouping":
-            self._parts = load_network(run, settings, parts)
-
-    def objects(self, whole: np.ndarray) -> np.ndarray:
-        """Object boxes [B, 4] of whole images, resized to the network's size."""
-        batch = {"image": whole, "label": np.zeros(len(whole), np.int32)}
-        outputs = jax.device_get(
-            classification.forward(self._model, objects_stage.activation_maps, batch)
-        )
-        key = "sum" if self._method == "scda" else "predicted"
-        return np.stack([
-            objects_stage.box_of(m, self._method, self._threshold) for m in outputs[key]
-        ])  # fmt: skip
-
-    def parts(self, crops: np.ndarray) -> np.ndarray:
-        """Part boxes [B, P, 4] of object crops, in their coordinates."""
-        if self._part_method == "grid":
-            return grid_boxes(len(crops), self._settings)
-        if self._parts is None:
-            return np.zeros((len(crops), 0, 4), np.float32)
-        batch = {"image": crops}
-        outputs = jax.device_get(classification.forward(self._parts, localized, batch))
-        return boxes.around(outputs["centers"], self._settings.part_size / 2)
 
 
 class Predictor:

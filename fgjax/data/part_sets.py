@@ -1,0 +1,78 @@
+"""Sets of three part images, unshuffled or with parts of other classes' images (GHNS Eq. 5)."""
+
+import dataclasses
+
+import numpy as np
+
+from fgjax.data.datasets import Split
+from fgjax.data.loading import Example, Reader, crop_resize, generator
+from fgjax.data.mixing import Donors
+
+
+def replacement_masks(count: int) -> np.ndarray:
+    """All ways to replace some but not all of `count` parts: bool [2^count − 2, count].
+
+    Fewer replacements first; for three parts 1, 2, 3, 1+2, 1+3, 2+3 (GHNS section 3.2).
+    """
+    every = [[bool(n >> i & 1) for i in range(count)] for n in range(1, 2**count - 1)]
+    return np.array(sorted(every, key=lambda mask: (sum(mask), [not m for m in mask])))
+
+
+@dataclasses.dataclass(frozen=True)
+class PartReader:
+    """Reads the part images of image `i`: like a `Reader`, but [P, S, S, 3].
+
+    Attributes:
+      reader: of object crops with part boxes.
+      size: S, the side of a part image in pixels.
+    """
+
+    reader: Reader
+    size: int
+
+    @property
+    def split(self) -> Split:
+        """The reader's split."""
+        return self.reader.split
+
+    def read(
+        self, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Parts uint8 [P, S, S, 3] and their boxes [P, 4]; augmented when an rng is given."""
+        image, boxes = self.reader.read(index, rng)
+        inside = np.clip(boxes, 0, 1)  # a random crop may leave a part half outside
+        return np.stack([crop_resize(image, box, self.size) for box in inside]), boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class PartSets:
+    """Transform that makes a set of parts: half of them shuffled.
+
+    A shuffled set has some, not all, of its parts from images of other classes; each part keeps
+    the label of the image that it comes from.
+    """
+
+    reader: PartReader
+    donors: Donors
+    seed: int
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Image uint8 [P, S, S, 3], labels int32 [P], is_shuffled float32, label, index."""
+        rng = generator(self.seed, position)
+        split = self.reader.split
+        images, _ = self.reader.read(index, rng)
+        labels = np.full(len(images), split.labels[index], np.int32)
+        shuffled = bool(rng.integers(2))
+        if shuffled:
+            masks = replacement_masks(len(images))
+            replaced = np.flatnonzero(masks[rng.integers(len(masks))])
+            for part, row in zip(replaced, self.donors.different(index, len(replaced), rng)):
+                images[part] = self.reader.read(row, rng)[0][part]
+                labels[part] = split.labels[row]
+        return {
+            "image": images,
+            "labels": labels,
+            "is_shuffled": np.float32(shuffled),
+            "label": np.int32(split.labels[index]),
+            "index": np.int32(index),
+        }

@@ -1,0 +1,74 @@
+"""Weighted fusion of several classifiers' scores (GHNS Eq. 11) and the search for its weights."""
+
+import itertools
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fgjax.errors import UserError
+
+
+def simplex(count: int, *, step: float = 0.05) -> np.ndarray:
+    """All weights [M, count], multiples of `step` that sum to 1; 231 for three and 0.05.
+
+    Raises:
+      UserError: the step does not divide 1.
+    """
+    parts = round(1 / step)
+    if abs(parts * step - 1) > 1e-9:
+        raise UserError(f"the fusion's step is {step}, but must divide 1, as 0.05 does.")
+    grid = [
+        point for point in itertools.product(range(parts + 1), repeat=count) if sum(point) == parts
+    ]
+    return np.array(grid) / parts
+
+
+def fuse(scores: ArrayLike, weights: ArrayLike) -> np.ndarray:
+    """Σ_i w_i score_i (GHNS Eq. 11).
+
+    Args:
+      scores: probabilities of each classifier [C, N, K].
+      weights: [C], or [..., C] for several fusions at once.
+
+    Returns:
+      float64 [N, K], or [..., N, K].
+    """
+    return np.tensordot(np.asarray(weights, np.float64), np.asarray(scores, np.float64), axes=1)
+
+
+def accuracies(scores: ArrayLike, labels: ArrayLike, weights: np.ndarray) -> np.ndarray:
+    """Top-1 accuracy [M] of every row of `weights` [M, C]; ties go to the lower class."""
+    labels = np.asarray(labels)
+    return np.array([np.mean(fuse(scores, w).argmax(axis=1) == labels) for w in weights])
+
+
+def search_weights(
+    scores: ArrayLike, labels: ArrayLike, *, step: float = 0.05
+) -> tuple[np.ndarray, float]:
+    """The weights with the highest top-1 accuracy; among equals, the lowest cross-entropy.
+
+    Few images leave many weights equally accurate, and the first of them would be a corner.
+
+    Args:
+      scores: probabilities of each classifier [C, N, K].
+      labels: int [N].
+      step: of the grid on the simplex.
+
+    Returns:
+      The weights [C] and their accuracy in [0, 1].
+
+    Raises:
+      UserError: there are no images, or the step does not divide 1.
+    """
+    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
+    if not len(labels):
+        raise UserError(
+            "fusion weights are searched on held-out images, but none are held out: set "
+            "data.held_out above 0 or fusion=preset."
+        )
+    grid = simplex(len(scores), step=step)
+    found = accuracies(scores, labels, grid)
+    own = scores[:, np.arange(len(labels)), labels]
+    surprise = [-np.mean(np.log(np.maximum(w @ own, 1e-12))) for w in grid]
+    best = min(range(len(grid)), key=lambda m: (-found[m], surprise[m]))
+    return grid[best], float(found[best])
