@@ -16,7 +16,7 @@ import optax
 import pytest
 from flax import nnx
 
-from fgjax import losses, main, models
+from fgjax import losses, main, methods, models
 from fgjax.config import Optimizer, Training, check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
@@ -236,7 +236,7 @@ def test_k_hat_above_the_classes_is_refused_before_training(config, tmp_path):
 
 
 def test_every_row_of_every_study_is_a_valid_config(config):
-    for study in hdcl.STUDIES.values():
+    for study in methods.studies(config).values():
         for row in study.rows:
             check(override(config, row.overrides), devices=4)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fgjax import methods
 from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
@@ -186,7 +187,7 @@ def test_impossible_settings_are_refused(tiny_config, field, value, says):
 
 
 def test_every_row_of_every_study_is_a_valid_config(tiny_config):
-    for study in lapm.STUDIES.values():
+    for study in methods.studies(tiny_config).values():
         names = [row.name for row in study.rows]
         assert len(set(names)) == len(names)
         for row in study.rows:

@@ -1,0 +1,445 @@
+"""GHNS: its three losses by hand, the generator against plain loops, whole runs in both forms."""
+
+import dataclasses
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgjax import losses, main, methods, models
+from fgjax.config import Optimizer, Training, check, override
+from fgjax.errors import UserError
+from fgjax.methods import ghns
+from fgjax.methods.stages import hard_negatives, part_networks
+from fgjax.methods.stages.hard_negatives import HardNegatives
+from fgjax.methods.stages.image_classifier import ImageLoss
+
+LABELS = np.repeat(np.arange(4), [6, 2, 7, 5])
+
+
+@pytest.fixture
+def config(tiny_config):
+    """The demo's shape at 32 px, four images a class."""
+    training = lambda: Training(1, 8, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
+    shared = tiny_config.method
+    tiny_config.method = ghns.Config(
+        objects=shared.objects,
+        parts="grid",
+        classifier=training(),
+        grouping=shared.grouping,
+        part_image_size=16,
+        extractors="frozen",
+        embedding=8,
+        per_class=2,
+        tau=0.05,
+        hard_negatives=3,
+        max_attempts=1024,
+        part_networks=training(),
+        filter=training(),
+        parts_classifier=training(),
+        image_classifiers=training(),
+    )
+    return tiny_config
+
+
+class FakePartNetworks:
+    """Features, logits and the discriminator's answer straight from the pixels."""
+
+    def __call__(self, images, *, key=None):
+        flat = images.reshape(*images.shape[:2], -1)
+        return {"features": flat[..., :4], "logits": flat[..., 4:9],
+                "shuffled": flat[:, 0, 9:11]}  # fmt: skip
+
+
+def part_batch(seed=0, size=6):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 255, (size, 3, 2, 2, 3)).astype(np.uint8),
+        "labels": rng.integers(0, 3, (size, 3)).astype(np.int32),
+        "is_shuffled": (rng.uniform(size=size) < 0.5).astype(np.float32),
+    }
+
+
+def cross_entropy(logits, label):
+    return np.log(np.sum(np.exp(logits - logits.max()))) + logits.max() - logits[label]
+
+
+@pytest.mark.parametrize("weights", [(1, 0.8, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0.5)])
+def test_stage_1_is_eq_7_by_loops(weights):
+    alpha, beta, gamma = weights
+    given = part_batch()
+    found, metrics = ghns.PartLoss(alpha, beta, gamma, 0.2)(FakePartNetworks(), given, {}, None)
+    pixels = np.asarray(models.normalize(given["image"]), np.float64)
+    outputs = FakePartNetworks()(pixels)
+    labels, size = given["labels"], len(given["labels"])
+    cls = triplet = 0.0
+    for p in range(3):
+        cls += np.mean([cross_entropy(outputs["logits"][b, p], labels[b, p]) for b in range(size)])
+        f = outputs["features"][:, p]
+        f = f / np.linalg.norm(f, axis=1, keepdims=True)
+        terms = [
+            0.5 * max(0, np.sum((f[a] - f[i]) ** 2) - np.sum((f[a] - f[n]) ** 2) + 0.2)
+            for a in range(size) for i in range(size) for n in range(size)
+            if a != i and labels[a, p] == labels[i, p] and labels[a, p] != labels[n, p]
+        ]  # fmt: skip
+        active = [t for t in terms if t > 0]
+        triplet += np.mean(active) if active else 0.0
+    adversarial = np.mean([
+        cross_entropy(outputs["shuffled"][b], int(given["is_shuffled"][b])) for b in range(size)
+    ])  # fmt: skip
+    wanted = alpha * cls + beta * triplet + gamma * adversarial
+    assert float(found) == pytest.approx(wanted, rel=1e-4)
+    assert float(metrics["adversarial_loss"]) == pytest.approx(adversarial, rel=1e-4)
+
+
+def test_each_part_has_a_network_of_its_own():
+    rngs = nnx.Rngs(0)
+    nets = part_networks.PartNetworks(
+        [models.build("resnet_small", num_classes=5, rngs=rngs) for _ in range(3)], rngs=rngs
+    )
+    nets.eval()
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 16, 16, 3)).astype(np.float32))
+    outputs = nets(images)
+    assert outputs["logits"].shape == (2, 3, 5) and outputs["shuffled"].shape == (2, 2)
+    for p, backbone in enumerate(nets.backbones):
+        alone = backbone(images[:, p])
+        np.testing.assert_allclose(outputs["features"][:, p], alone["pooled"], rtol=1e-5)
+        np.testing.assert_allclose(outputs["logits"][:, p], alone["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_is_reversed_on_demand_and_only_before_the_discriminator():
+    gradient = jax.grad(lambda x: jnp.sum(part_networks.reverse_gradient(x) ** 2))
+    np.testing.assert_allclose(gradient(jnp.arange(3.0)), [0, -2, -4])
+
+
+# Stage 2
+
+
+def world(seed=0, parts=3, width=5):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(len(LABELS), parts, width)).astype(np.float32)
+    kernel = rng.normal(size=(parts * width, 4)).astype(np.float32)
+    bias = rng.normal(size=4).astype(np.float32)
+    return features, kernel, bias
+
+
+def probability(features, kernel, bias, rows, label):
+    """FilterNet's, in float64 on the concatenated features."""
+    joined = np.concatenate([features[row, part] for part, row in enumerate(rows)])
+    logits = joined.astype(np.float64) @ kernel + bias
+    p = np.exp(logits - logits.max())
+    return (p / p.sum())[label], logits.argmax() == label
+
+
+def make(indices=None, **options):
+    features, kernel, bias = world()
+    indices = np.arange(len(LABELS)) if indices is None else indices
+    options = {"wanted": 20, "threshold": 0.6, "max_attempts": 20_000, "per_round": 64, **options}
+    made = hard_negatives.generate(
+        jax.random.key(0), features, LABELS, indices, jnp.asarray(kernel), jnp.asarray(bias),
+        **options,
+    )  # fmt: skip
+    return made, (features, kernel, bias)
+
+
+def test_every_kept_sample_is_what_the_paper_says():
+    """One or two parts replaced, by other classes' images, and FilterNet takes it for the class."""
+    made, net = make()
+    masks = hard_negatives.replacement_masks(3)
+    kept = made.kept
+    assert np.bincount(kept.label, minlength=4).tolist() == [20] * 4
+    for rows, reference, mask, label, p in zip(*vars(kept).values()):
+        assert LABELS[reference] == label
+        for row, replaced in zip(rows, masks[mask]):
+            assert (LABELS[row] != label) if replaced else (row == reference)
+        wanted, first = probability(*net, rows, label)
+        assert first and wanted >= 0.6 - 1e-5
+        assert p == pytest.approx(wanted, abs=1e-5)
+    recipes = {(*rows.tolist(), int(mask)) for rows, mask in zip(kept.rows, kept.mask)}
+    assert len(recipes) == len(kept)  # no doubles
+
+
+def test_candidates_are_uniform_over_references_masks_and_donors():
+    order = np.argsort(LABELS, kind="stable").astype(np.int32)
+    counts = np.bincount(LABELS).astype(np.int32)
+    starts = (np.cumsum(counts) - counts).astype(np.int32)
+    masks = hard_negatives.replacement_masks(3)
+    rows, reference, mask = map(np.asarray, hard_negatives.draw_candidates(
+        jax.random.key(1), jnp.asarray(order), jnp.asarray(starts), jnp.asarray(counts),
+        jnp.asarray(masks), per_class=6000,
+    ))  # fmt: skip
+    for k in range(4):
+        seen = np.bincount(reference[k], minlength=len(LABELS))
+        assert (seen[k != LABELS] == 0).all()
+        np.testing.assert_allclose(seen[k == LABELS] / 6000, 1 / counts[k], atol=0.03)
+        np.testing.assert_allclose(np.bincount(mask[k]) / 6000, 1 / 6, atol=0.03)
+        donors = rows[k][masks[mask[k]]]
+        share = np.bincount(donors, minlength=len(LABELS)) / len(donors)
+        assert (share[k == LABELS] == 0).all()
+        np.testing.assert_allclose(share[k != LABELS], 1 / (len(LABELS) - counts[k]), atol=0.02)
+
+
+def test_counts_of_the_generator_add_up_and_repeat():
+    made, _ = make()
+    assert (made.accepted <= made.tried).all() and made.tried.sum() % 64 == 0
+    again, _ = make()
+    for one, two in zip(vars(made.kept).values(), vars(again.kept).values()):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_held_out_rows_are_never_used():
+    allowed = np.flatnonzero(np.arange(len(LABELS)) % 3 > 0)
+    made, _ = make(indices=allowed)
+    assert set(made.kept.rows.ravel()) <= set(allowed) and len(made.kept)
+
+
+def test_a_higher_threshold_keeps_less_and_the_cap_ends_the_search():
+    loose, _ = make(threshold=0.3, wanted=1000, max_attempts=640)
+    strict, _ = make(threshold=0.9, wanted=1000, max_attempts=640)
+    assert loose.tried.sum() == strict.tried.sum() == 4 * 640
+    assert strict.accepted.sum() < loose.accepted.sum()
+    none, _ = make(threshold=1.1, max_attempts=128)
+    assert len(none.kept) == 0 and none.tried.sum() == 4 * 128
+    assert len(make(wanted=0)[0].kept) == 0
+
+
+def test_one_class_only_is_refused():
+    features, kernel, bias = world()
+    with pytest.raises(UserError, match="only one class trains"):
+        hard_negatives.generate(
+            jax.random.key(0), features, np.zeros(len(LABELS), int), np.arange(len(LABELS)),
+            jnp.asarray(kernel), jnp.asarray(bias), wanted=1, threshold=0.5, max_attempts=10,
+        )  # fmt: skip
+
+
+def test_distances_by_loops_and_their_draws():
+    made, (features, _, _) = make()
+    indices = np.arange(len(LABELS))
+    found = hard_negatives.distances_to_reference(features, LABELS, indices, made.kept, seed=0)
+    unit = lambda rows: (  # noqa: E731
+        lambda x: x / np.linalg.norm(x)
+    )(np.concatenate([features[row, p] for p, row in enumerate(rows)]))
+    order = np.random.default_rng(0).permutation(len(made.kept))
+    for number, row in enumerate(order):
+        reference = unit([made.kept.reference[row]] * 3)
+        wanted = np.linalg.norm(reference - unit(made.kept.rows[row]))
+        assert found["hard_negative"][number] == pytest.approx(wanted, rel=1e-5)
+        same = made.kept.label[row] == LABELS
+        same[made.kept.reference[row]] = False
+        for name, allowed in (("positive", same), ("negative", made.kept.label[row] != LABELS)):
+            choices = [np.linalg.norm(reference - unit([i] * 3)) for i in np.flatnonzero(allowed)]
+            assert np.isclose(choices, found[name][number], rtol=1e-4).any()
+
+
+def test_replaced_parts_leave_the_set_nearer_than_another_image():
+    """Features that share parts are nearer by construction: the report must see it."""
+    made, (features, _, _) = make()
+    found = hard_negatives.distances_to_reference(
+        features, LABELS, np.arange(len(LABELS)), made.kept, seed=0
+    )
+    report = hard_negatives.report(made, found)
+    assert report["hard_negatives_are_nearer"] is True
+    assert report["distance_hard_negative"] < report["distance_negative"]
+    far = {**found, "hard_negative": found["negative"] + 1}
+    assert hard_negatives.report(made, far)["hard_negatives_are_nearer"] is False
+
+
+# Stage 3
+
+
+def test_pairs_come_from_the_right_classes():
+    labels = jnp.asarray([0, 0, 1, 1, 2, 2])
+    for seed in range(30):
+        positive, negative = ghns.draw_pairs(jax.random.key(seed), labels)
+        assert (labels[positive] == labels).all() and (positive != jnp.arange(6)).all()
+        assert (labels[negative] != labels).all()
+
+
+def test_stage_3_is_eq_10_by_loops():
+    head = part_networks.PartsHead(12, 3, embedding=6, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(1)
+    batch = {
+        "features": rng.normal(size=(6, 3, 4)).astype(np.float32),
+        "hard": rng.normal(size=(6, 3, 4)).astype(np.float32),
+        "has_hard": np.array([1, 1, 0, 1, 0, 1], np.float32),
+        "label": np.array([0, 0, 1, 1, 2, 2], np.int32),
+    }
+    key = jax.random.key(5)
+    found, _ = ghns.PartsLoss(0.75, 0.4, 0.2, 0.3)(head, batch, {}, key)
+    w, b = (np.asarray(x[...], np.float64) for x in (head.embedding.kernel, head.embedding.bias))
+    embed = lambda x: np.maximum(x.reshape(6, 12) @ w + b, 0)  # noqa: E731
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
+    f, hard = unit(embed(batch["features"])), unit(embed(batch["hard"]))
+    positive, negative = map(np.asarray, ghns.draw_pairs(key, jnp.asarray(batch["label"])))
+    d = lambda x, y: np.sum((x - y) ** 2)  # noqa: E731
+    metric = 0.0
+    for i in range(6):
+        near, far = d(f[i], f[positive[i]]), d(f[i], f[negative[i]])
+        if batch["has_hard"][i]:
+            between = d(f[i], hard[i])
+            metric += 0.5 * max(0, near - between + 0.4 - 0.2) + 0.5 * max(0, between - far + 0.2)
+        else:
+            metric += 0.5 * max(0, near - far + 0.3)
+    logits = embed(batch["features"]) @ np.asarray(head.fc.kernel[...], np.float64)
+    entropy = np.mean([cross_entropy(o, y) for o, y in zip(logits, batch["label"])])
+    assert float(found) == pytest.approx(0.75 * entropy + 0.25 * metric / 6, rel=1e-4)
+
+
+def test_recomputed_hard_negatives_are_gathered_part_by_part_and_constant():
+    """The finetuned form: n⁺ of a recipe comes out of the epoch's table, and takes no gradient."""
+
+    class Model:
+        def __init__(self):
+            self.head = part_networks.PartsHead(12, 3, embedding=0, rngs=nnx.Rngs(0))
+
+        def features(self, batch, key=None):
+            return batch["image"]
+
+    rng = np.random.default_rng(1)
+    table = rng.normal(size=(9, 3, 4)).astype(np.float32)
+    rows = rng.integers(0, 9, (6, 3)).astype(np.int32)
+    batch = {"image": jnp.asarray(rng.normal(size=(6, 3, 4)).astype(np.float32)),
+             "hard_rows": rows, "has_hard": np.ones(6, np.float32),
+             "label": np.array([0, 0, 1, 1, 2, 2], np.int32)}  # fmt: skip
+    loss = ghns.PartsLoss(0.75, 0.4, 0.2, 0.3)
+    found, _ = loss(Model(), batch, {"features": jnp.asarray(table)}, jax.random.key(0))
+    gathered = np.stack([[table[row, p] for p, row in enumerate(r)] for r in rows])
+    cached = {**batch, "features": batch["image"], "hard": jnp.asarray(gathered)}
+    wanted, _ = loss(Model().head, cached, {}, jax.random.key(0))
+    assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_object_and_original_losses_are_entropy_and_triplets():
+    class Fake:
+        def __call__(self, images, *, key=None):
+            flat = images.reshape(len(images), -1)
+            return {"pooled": flat[:, :4], "logits": flat[:, 4:9]}
+
+    rng = np.random.default_rng(0)
+    batch = {"image": rng.integers(0, 255, (6, 2, 2, 3)).astype(np.uint8),
+             "label": np.array([0, 0, 1, 1, 2, 2], np.int32)}  # fmt: skip
+    found, metrics = ImageLoss(0.8, 0.2)(Fake(), batch, {}, None)
+    outputs = Fake()(np.asarray(models.normalize(batch["image"])))
+    unit = outputs["pooled"] / np.linalg.norm(outputs["pooled"], axis=1, keepdims=True)
+    triplet = losses.batch_all_triplet_loss(unit, batch["label"], margin=0.2, squared=True)
+    entropy = np.mean([cross_entropy(o.astype(np.float64), y)
+                       for o, y in zip(outputs["logits"], batch["label"])])  # fmt: skip
+    assert float(found) == pytest.approx(0.8 * entropy + 0.2 * float(triplet), rel=1e-4)
+    assert float(metrics["triplet_loss"]) > 0
+
+
+def test_a_reference_gets_its_own_hard_negative_before_its_classs():
+    kept = HardNegatives(
+        rows=np.array([[0, 9, 0], [1, 1, 9], [7, 6, 6]], np.int32),
+        reference=np.array([0, 1, 6], np.int32),
+        mask=np.array([1, 2, 0], np.int32),
+        label=np.array([0, 0, 1], np.int32),
+        probability=np.ones(3, np.float32),
+    )
+    features = np.arange(20 * 3 * 2, dtype=np.float32).reshape(20, 3, 2)
+    transform = part_networks.Quadruplets(kept, LABELS, seed=0, features=features)
+    for position in range(10):
+        own = transform(position, 0)
+        assert own["hard_rows"].tolist() == [0, 9, 0]
+        np.testing.assert_array_equal(own["hard"], features[[0, 9, 0], [0, 1, 2]])
+        assert transform(position, 3)["hard_rows"].tolist() in ([0, 9, 0], [1, 1, 9])
+        none = transform(position, 19)
+        assert none["has_hard"] == 0
+        np.testing.assert_array_equal(none["hard"], features[19])
+
+
+# Whole runs
+
+
+@pytest.fixture
+def relaxed():
+    """Whole runs go through optax, which promotes types by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
+    results = main.run(config, tmp_path / "run")
+    metrics, protocol = results["metrics"], results["protocol"]
+    for name in ("original", "object", "parts", "original_object", "original_parts",
+                 "object_parts", "original_object_parts"):  # fmt: skip
+        assert 0 <= metrics[f"{name}_top1"] <= 1
+    assert metrics["top1"] == metrics["original_object_parts_top1"]
+    assert sum(metrics["original_object_parts_weights"]) == pytest.approx(1)
+    assert protocol["test_split_used_for_selection"] is False
+    assert metrics["generation"]["kept"] > 0
+    for name in ("candidates", "distances", "fusion", "curves", "confusions"):
+        assert cv2.imread(str(tmp_path / "run" / "figures" / f"{name}.png")).std() > 5
+    again = main.run(config, tmp_path / "run", figures=False)
+    assert again == results
+    # New images go through the same crops, parts and networks.
+    run = main.open_run(tmp_path / "run")
+    predictor = ghns.load_predictor(run)
+    from fgjax.figures.common import image_of
+
+    images = [image_of(run.dataset.test, row) for row in range(12)]
+    found = np.stack([p.probabilities for p in predictor(images, batch_size=8)])
+    stored = run.stages["fusion"].load_arrays("predictions")["logits"][:12]
+    np.testing.assert_allclose(np.log(found), stored, atol=2e-3)
+    # A changed loss of stage 1 takes the stages before it from there.
+    changed = override(config, {"method.gamma": 0.0, "reuse": str(tmp_path / "run")})
+    with pytest.raises(UserError, match=r"gamma: 1\.0 -> 0\.0"):
+        main.run(changed, tmp_path / "other", figures=False)
+    same = dataclasses.replace(config, reuse=str(tmp_path / "run"))
+    assert main.run(same, tmp_path / "third", figures=False)["metrics"] == metrics
+    assert not (tmp_path / "third" / "part_networks").exists()
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_extractors_that_learn_and_test_tuned_weights_are_labelled(config, tmp_path):
+    config.method.extractors, config.method.fusion = "finetuned", "test"
+    results = main.run(config, tmp_path, figures=False)
+    assert results["protocol"]["test_split_used_for_selection"] is True
+    assert "TEST" in results["protocol"]["fusion_weights_from"]
+    metrics = results["metrics"]
+    alone = [metrics[f"{name}_top1"] for name in ("original", "object", "parts")]
+    assert metrics["top1"] >= max(alone)  # tuned on test: at least a corner
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_tau_that_nothing_reaches(config, tmp_path):
+    config.method.tau, config.method.max_attempts = 0.999, 512
+    with pytest.raises(UserError, match=r"no candidate of any class reached tau = 0\.999"):
+        main.run(config, tmp_path, figures=False)
+
+
+def test_missing_parts_and_missing_held_out_images_are_refused(config, tmp_path):
+    config.data.held_out = 0.0
+    with pytest.raises(UserError, match="none are held out"):
+        main.run(config, tmp_path / "one")
+    config.method.fusion = "preset"
+    check(config, devices=4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [("tau", 1.5, r"in \[0, 1\]"), ("m1", 0.1, "above m2"), ("extractors", "none", "finetuned"),
+     ("fusion_parts", 0.9, "sum to 1"), ("per_class", 1, "triplets need two"),
+     ("hard_negatives", -1, "0 or more"), ("parts", "eyes", "grouping"),
+     ("part_networks.batch_size", 4, None), ("part_networks.batch_size", 12, None),
+     ("per_class", 8, "with at least two classes")],
+)  # fmt: skip
+def test_impossible_settings_are_refused(config, field, value, says):
+    changed = override(config, {f"method.{field}": value})
+    if says is None:
+        check(changed, devices=4)
+        return
+    with pytest.raises(UserError, match=says):
+        check(changed, devices=4)
+
+
+def test_every_row_of_every_study_is_a_valid_config(config):
+    found = methods.studies(config)
+    assert set(found) == {"table5", "table6", "figure4"}
+    for study in found.values():
+        for row in study.rows:
+            check(override(config, row.overrides), devices=4)
