@@ -88,6 +88,7 @@ def test_the_literal_order_on_a_small_archive_with_local_weights(environment, cl
     fake_aircraft.write(tmp_path / "data" / "manual")
     torchvision_file(tmp_path / "weights.safetensors", "resnet18")
     small = [
+        "--config.data.dataset=fgvc_aircraft/subset",
         "--config.backbone=resnet18", f"--config.pretrained={tmp_path}/weights.safetensors",
         "--config.data.image_size=64", "--config.data.workers=1", "--config.method.samples=4",
         *[f"--config.method.{stage}.{field}" for field in ("epochs=1", "batch_size=4")

@@ -1,10 +1,12 @@
 """From archives to splits: the official layout, the built-in data, and what can be wrong."""
 
+import contextlib
 import http.server
 import json
 import sys
 import tarfile
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from tests import fake_aircraft
 
 def test_aircraft_from_the_official_layout(tmp_path):
     fake_aircraft.write(tmp_path / "manual")
-    dataset = datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+    dataset = datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
     assert dataset.class_names == fake_aircraft.VARIANTS
     assert (len(dataset.train), len(dataset.test)) == (12, 12)
     assert "tensorflow" not in sys.modules
@@ -42,16 +44,16 @@ def test_aircraft_from_the_official_layout(tmp_path):
 
 def test_preparing_twice_reads_the_same(tmp_path):
     fake_aircraft.write(tmp_path / "manual")
-    first = datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+    first = datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
     (tmp_path / "manual" / "fgvc-aircraft-2013b.tar.gz").unlink()  # not needed any more
-    second = datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+    second = datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
     assert first.fingerprint == second.fingerprint
     np.testing.assert_array_equal(first.train.labels, second.train.labels)
 
 
 def test_a_corrupt_image_is_named_counted_and_left_out(tmp_path, caplog):
     fake_aircraft.write(tmp_path / "manual", corrupt="0001004")
-    dataset = datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+    dataset = datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
     assert dataset.skipped == ("0001004.jpg",)
     assert len(dataset.train) == 11
     assert "0001004.jpg" not in dataset.train.filenames
@@ -63,7 +65,7 @@ def test_a_truncated_archive_is_named(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=r"fgvc-aircraft-2013b\.tar\.gz is truncated"):
-        datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+        datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
 
 
 def test_another_archive_is_refused(tmp_path):
@@ -73,24 +75,79 @@ def test_another_archive_is_refused(tmp_path):
     with tarfile.open(tmp_path / "manual" / fgvc_aircraft.ARCHIVE, "w:gz") as tar:
         tar.add(other, "something/readme.txt")
     with pytest.raises(UserError, match="not the expected archive"):
-        datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+        datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
 
 
-def test_an_archive_that_leaves_its_folder_is_refused(tmp_path):
+def _member(name: str, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "target"
+    return info
+
+
+@pytest.mark.parametrize(
+    ("member", "says"),
+    [
+        (_member("../outside"), "leads out"),
+        (_member("inner/../../outside"), "leads out"),
+        (_member("/outside"), "leads out"),
+        (_member("link", tarfile.SYMTYPE), "a link"),
+        (_member("hard", tarfile.LNKTYPE), "a link"),
+        (_member("pipe", tarfile.FIFOTYPE), "a device"),
+    ],
+)
+def test_a_tar_file_with_unsafe_members_is_refused(tmp_path, member, says):
     evil = tmp_path / "evil.tar.gz"
-    target = tmp_path / "file"
-    target.write_text("x")
     with tarfile.open(evil, "w:gz") as tar:
-        tar.add(target, "../outside")
-    with pytest.raises(UserError, match="refused"):
-        archives.unpack_tar(evil, tmp_path / "in" / "folder")
-    assert not (tmp_path / "in" / "outside").exists()
+        tar.addfile(member)
+    with pytest.raises(UserError, match=f"is refused: its member .* {says}"):
+        archives.unpack(evil, tmp_path / "in" / "folder")
+    assert not (tmp_path / "in" / "outside").exists() and not (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "C:/outside"])
+def test_a_zip_file_with_unsafe_members_is_refused(tmp_path, name):
+    evil = tmp_path / "evil.zip"
+    with zipfile.ZipFile(evil, "w") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(UserError, match="leads out"):
+        archives.unpack(evil, tmp_path / "in" / "folder")
+
+
+def test_a_link_in_a_zip_file_is_refused(tmp_path):
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(UserError, match="is a link"):
+        archives.unpack(tmp_path / "evil.zip", tmp_path / "folder")
+
+
+def test_names_that_are_not_utf8_do_not_stop_anything(tmp_path):
+    with tarfile.open(tmp_path / "old.tar", "w", encoding="latin-1") as tar:
+        tar.addfile(tarfile.TarInfo("Fl\xfcgel.txt"))
+    archives.unpack(tmp_path / "old.tar", tmp_path / "folder")
+    assert len(list((tmp_path / "folder").iterdir())) == 1
+
+
+def test_a_download_with_another_checksum_is_removed(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _WholeHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/data.tar"
+    file = archives.Official("data.tar", url, "0" * 64)
+    try:
+        with contextlib.ExitStack() as stack, pytest.raises(UserError, match="not the official"):
+            archives.open_official("Birds", [file], tmp_path, stack, unpacked="birds", probe="x")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not (tmp_path / "data.tar").exists()
 
 
 def test_a_missing_archive_names_what_goes_where(tmp_path, monkeypatch):
-    monkeypatch.setattr(fgvc_aircraft, "URL", "http://127.0.0.1:9/none.tar.gz")
+    file = archives.Official(fgvc_aircraft.ARCHIVE, "http://127.0.0.1:9/none.tar.gz")
+    monkeypatch.setattr(fgvc_aircraft, "FILES", (file,))
     with pytest.raises(UserError, match=r"put fgvc-aircraft-2013b\.tar\.gz into .*manual"):
-        datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+        datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
 
 
 def test_unknown_dataset():
@@ -115,6 +172,10 @@ class _RangeHandler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+class _WholeHandler(_RangeHandler):
+    payload, breaks = b"something else", 0
 
 
 def test_a_broken_download_is_taken_up_where_it_stopped(tmp_path):
@@ -182,6 +243,6 @@ def test_true_boxes_enclose_what_was_drawn():
 
 def test_json_of_skipped_images_is_written(tmp_path):
     fake_aircraft.write(tmp_path / "manual")
-    datasets.load_dataset("fgvc_aircraft", data_dir=str(tmp_path))
+    datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
     found = list(tmp_path.rglob("*skipped-train.json"))
     assert len(found) == 1 and json.loads(found[0].read_text()) == []

@@ -1,19 +1,109 @@
 """Official archives: finding, fetching and unpacking them safely."""
 
+import contextlib
+import dataclasses
+import hashlib
 import logging
 import os
 import pathlib
 import shutil
+import stat
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from fgjax.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Official:
+    """A file of a dataset's official distribution.
+
+    Attributes:
+      name: as it is called there.
+      url: its public address; empty where only a person can get it.
+      sha256: of the official file, where it is known.
+    """
+
+    name: str
+    url: str = ""
+    sha256: str = ""
+
+
+def open_official(
+    title: str,
+    files: Sequence[Official],
+    manual_dir: pathlib.Path,
+    stack: contextlib.ExitStack,
+    *,
+    unpacked: str,
+    probe: str,
+    hint: str = "",
+) -> pathlib.Path:
+    """Folder with a dataset's unpacked files: what a person put there, or fetched and unpacked.
+
+    Args:
+      title: how people call the dataset.
+      files: archives to unpack into one folder, and plain files to put beside.
+      manual_dir: where a person puts archives, or the folder `unpacked` with their contents.
+      stack: closed when the files are not needed any more; what was unpacked here is then removed.
+      unpacked: name of the folder that a person may have unpacked everything into.
+      probe: a path inside it that exists if it is the right one.
+      hint: what to look for, where there is no public address.
+
+    Raises:
+      UserError: something is missing and cannot be fetched, has another checksum, or is unsafe.
+    """
+    if (manual_dir / unpacked / probe).exists():
+        return manual_dir / unpacked
+    missing = [f for f in files if not (manual_dir / f.name).is_file()]
+    manual = [f.name for f in missing if not f.url]
+    if manual:
+        raise UserError(
+            f"{title} is not on this machine and has no public address: put {', '.join(manual)} "
+            f"into {manual_dir}, or their contents into {manual_dir / unpacked} (so that "
+            f"{probe} is in it){'; ' + hint if hint else ''}"
+        )
+    for file in missing:
+        try:
+            download(file.url, manual_dir / file.name)
+        except OSError as error:
+            raise UserError(
+                f"{title} is not on this machine and could not be downloaded ({error}): put "
+                f"{file.name} from {file.url} into {manual_dir}"
+            ) from error
+        _check_sum(file, manual_dir / file.name)
+    folder = manual_dir / f".unpacked-{unpacked}-{os.getpid()}"
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    for file in files:
+        unpack(manual_dir / file.name, folder)
+    for root in (folder / unpacked, folder):
+        if (root / probe).exists():
+            return root
+    raise UserError(
+        f"{', '.join(f.name for f in files)} in {manual_dir} are not the expected files: "
+        f"{probe} is not in them."
+    )
+
+
+def _check_sum(file: Official, path: pathlib.Path) -> None:
+    if not file.sha256:
+        return
+    with open(path, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != file.sha256:
+        path.unlink()
+        raise UserError(
+            f"what {file.url} sent is not the official {file.name} (its sha256 is {found}, not "
+            f"{file.sha256}); it was removed. Try again, or get the file elsewhere."
+        )
 
 
 def download(url: str, path: pathlib.Path) -> None:
@@ -50,27 +140,51 @@ def download(url: str, path: pathlib.Path) -> None:
     os.replace(partial, path)
 
 
-def unpack_tar(archive: pathlib.Path, folder: pathlib.Path) -> None:
-    """Unpack a tar file into a folder, refusing members that would leave it.
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
+    """Add an archive's contents to a folder, or the file itself if it is not an archive.
 
     Raises:
-      UserError: the archive is truncated, is not a tar file or holds unsafe members.
+      UserError: the archive is truncated, not what its name says, or holds unsafe members:
+        absolute paths, paths with `..`, links or devices.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(partial, filter="data")
-    except tarfile.FilterError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"{archive} is refused: {error}.") from error
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = archive.name.lower()
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(archive) as zipped:
+                for member in zipped.infolist():
+                    mode = member.external_attr >> 16
+                    _refuse(archive, member.filename, linked=stat.S_ISLNK(mode))
+                zipped.extractall(folder)
+        elif name.endswith((".tar", ".tgz", ".tar.gz")):
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    plain = member.isfile() or member.isdir()
+                    _refuse(archive, member.name, linked=not plain)
+                    tar.extract(member, folder, filter="data")
+        else:
+            shutil.copy(archive, folder / archive.name)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"{archive} could not be unpacked into {folder}: {error}.") from error
         raise UserError(
             f"{archive} is truncated or is not the expected archive "
             f"({archive.stat().st_size:,} bytes): delete it and download it again."
         ) from error
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+
+
+def _refuse(archive: pathlib.Path, member: str, *, linked: bool) -> None:
+    parts = member.replace("\\", "/").split("/")
+    why = "is a link or a device" if linked else ""
+    if member.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        why = "leads out of the archive's folder"
+    if why:
+        raise UserError(
+            f"{archive} is refused: its member {_printable(member)} {why}, which no official "
+            "archive has."
+        )
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

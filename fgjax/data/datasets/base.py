@@ -14,7 +14,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import filelock
@@ -97,13 +97,14 @@ class Dataset:
     def zero_shot(self) -> "Dataset":
         """The first half of the classes as training split, the other half as test split (HDCL 4.1).
 
-        The official splits are pooled first. Labels stay as they are.
+        Of an odd number of classes the training split has one more (Pets: 19 and 18). The official
+        splits are pooled first. Labels stay as they are.
 
         Raises:
           UserError: there is a single class, or the counts are not the official ones.
         """
-        seen = self.num_classes // 2
-        if not seen:
+        seen = (self.num_classes + 1) // 2
+        if self.num_classes < 2:
             raise UserError(f"{self.name} has one class: a zero-shot split needs at least two.")
         pooled = pool(self.train, self.test)
         halves = [np.flatnonzero(pooled.labels < seen), np.flatnonzero(pooled.labels >= seen)]
@@ -172,6 +173,14 @@ def take(split: Split, rows: np.ndarray) -> Split:
     )
 
 
+class Counts(NamedTuple):
+    """Images of the two splits, and classes."""
+
+    train: int
+    test: int
+    classes: int
+
+
 class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of all builders: the schema, and what happens to images that cannot be decoded."""
 
@@ -182,6 +191,9 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     part_names: tuple[str, ...] = ()
     levels: tuple[str, ...] = ()  # coarser levels of the label hierarchy
     zero_shot_counts: tuple[int, int] | None = None  # HDCL Table 2
+    official_counts: Counts | None = None  # checked after preparation
+    manual_dir = pathlib.Path()  # where a person puts archives
+    complete = True  # whether the counts must be the official ones
     official_files = pathlib.Path()  # set by `prepare` while the files are open
 
     def __init__(self, **options: Any):
@@ -331,7 +343,7 @@ def load(builder: FineGrainedBuilder) -> Dataset:
         coarse = tuple(sorted(set(parent.values())))
         index_of = [coarse.index(parent[k]) if k in parent else -1 for k in range(len(names))]
         hierarchy[level] = (coarse, np.array(index_of, np.int32))
-    return Dataset(
+    dataset = Dataset(
         name=builder.name,
         class_names=names,
         train=splits["train"],
@@ -340,8 +352,90 @@ def load(builder: FineGrainedBuilder) -> Dataset:
         part_names=builder.part_names,
         hierarchy=hierarchy,
         skipped=tuple(skipped),
-        zero_shot_counts=builder.zero_shot_counts,
+        zero_shot_counts=builder.zero_shot_counts if builder.complete else None,
     )
+    _check_counts(builder, dataset)
+    return dataset
+
+
+def official(
+    kind: type[FineGrainedBuilder], variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path
+) -> FineGrainedBuilder:
+    """A builder of official files; the variant `subset` takes however many images there are.
+
+    Raises:
+      UserError: another variant.
+    """
+    if variant not in ("", "subset"):
+        raise UserError(
+            f"{kind.title} has no variant {variant!r}: name the dataset alone, or with /subset for "
+            "a part of the official files, whose counts are not checked."
+        )
+    config = tfds.core.BuilderConfig(name=variant) if variant else None
+    builder = kind(data_dir=data_dir, config=config, file_format="array_record")
+    builder.manual_dir, builder.complete = manual_dir, not variant
+    return builder
+
+
+def _check_counts(builder: FineGrainedBuilder, dataset: Dataset) -> None:
+    """Refuse a dataset that is not the official one, images that cannot be decoded aside."""
+    if not (builder.complete and builder.official_counts):
+        return
+    skipped = len(dataset.skipped)
+    found = Counts(len(dataset.train), len(dataset.test), dataset.num_classes)
+    names = Counts("training images", "test images", "classes")
+    for what, official, here in zip(names, builder.official_counts, found):
+        short = official - here
+        if short == 0 or (what != "classes" and 0 < short <= skipped):
+            continue
+        raise UserError(
+            f"{builder.title} has {here:,} {what} where the official data has {official:,} "
+            f"({abs(short):,} {'missing' if short > 0 else 'too many'}): the files in "
+            f"{builder.manual_dir} are not complete. Replace them and remove {builder.data_path}, "
+            f"or say data.dataset={builder.name}/subset to use what there is."
+        )
+
+
+def lines_of(path: pathlib.Path, title: str) -> list[str]:
+    """Lines of an official text file that are not empty; its bytes may be in any encoding.
+
+    Raises:
+      UserError: the file is missing.
+    """
+    if not path.is_file():
+        raise UserError(f"{title}: the file {path.name} is missing from the archive.")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_image(path: pathlib.Path, title: str) -> bytes:
+    """An official image's bytes.
+
+    Raises:
+      UserError: it is missing; names it.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{title}: the image {path.parent.name}/{path.name} is listed but missing from the "
+            "archive."
+        )
+    return path.read_bytes()
+
+
+def box_of(data: bytes, corners: Sequence[float] | None) -> np.ndarray:
+    """Corners (x0, y0, x1, y1) in pixels, clipped to the image, as [y0, x0, y1, x1] in [0, 1].
+
+    NaN where there are none, or where the image cannot be read and will be left out.
+    """
+    if corners is None:
+        return np.full(4, np.nan, np.float32)
+    try:
+        height, width = image_size(data)
+    except ValueError:
+        return np.full(4, np.nan, np.float32)
+    x0, y0, x1, y1 = corners
+    box = np.array([y0, x0, y1, x1]) / ([height, width] * 2)
+    return np.clip(box, 0, 1).astype(np.float32)
 
 
 def _source(builder: FineGrainedBuilder, split: str) -> Source:

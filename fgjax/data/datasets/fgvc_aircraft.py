@@ -6,7 +6,6 @@
 
 import contextlib
 import pathlib
-import shutil
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from fgjax.errors import UserError
 ARCHIVE = "fgvc-aircraft-2013b.tar.gz"
 URL = f"https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/{ARCHIVE}"
 BANNER = 20
+FILES = (archives.Official(ARCHIVE, URL),)
 _FOLDER = "fgvc-aircraft-2013b"
 _OFFICIAL_SPLIT = {"train": "trainval", "test": "test"}
 
@@ -27,7 +27,7 @@ class FgvcAircraft(base.FineGrainedBuilder):
     crop_bottom = BANNER
     levels = ("family", "manufacturer")
     zero_shot_counts = (5000, 5000)
-    manual_dir = pathlib.Path()
+    official_counts = base.Counts(train=6667, test=3333, classes=100)
 
     def class_names(self):
         """The official list `variants.txt`, kept beside the prepared files."""
@@ -35,33 +35,15 @@ class FgvcAircraft(base.FineGrainedBuilder):
 
     def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
         """The unpacked archive: in the manual folder, or fetched from its public address."""
-        unpacked = self.manual_dir / _FOLDER
-        if (unpacked / "data").is_dir():
-            return unpacked / "data"
-        archive = self.manual_dir / ARCHIVE
-        if not archive.is_file():
-            try:
-                archives.download(URL, archive)
-            except OSError as error:
-                raise UserError(
-                    f"{self.title} is not on this machine and could not be downloaded ({error}): "
-                    f"put {ARCHIVE} into {self.manual_dir}"
-                ) from error
-        temporary = self.manual_dir / ".unpacked"
-        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        archives.unpack_tar(archive, temporary)
-        root = temporary / _FOLDER / "data"
-        if not root.is_dir():
-            raise UserError(
-                f"{archive} is not the expected archive: it has no folder {_FOLDER}/data; "
-                f"download it again from {URL}."
-            )
-        return root
+        root = archives.open_official(
+            self.title, FILES, self.manual_dir, stack, unpacked=_FOLDER, probe="data/variants.txt"
+        )
+        return root / "data"
 
     def examples(self, split, work_dir):
         """Read the official split files."""
         official = _OFFICIAL_SPLIT[split]
-        variants = _lines(work_dir / "variants.txt")
+        variants = base.lines_of(work_dir / "variants.txt", self.title)
         self.sidecar("variants.txt").write_text("\n".join(variants))
         label_of = {name: number for number, name in enumerate(variants)}
         labels = _annotations(work_dir / f"images_variant_{official}.txt")
@@ -74,10 +56,7 @@ class FgvcAircraft(base.FineGrainedBuilder):
 
         def read():
             for name, variant in labels.items():
-                path = work_dir / "images" / f"{name}.jpg"
-                if not path.is_file():
-                    raise UserError(f"{self.title}: images/{name}.jpg is missing.")
-                data = path.read_bytes()
+                data = base.read_image(work_dir / "images" / f"{name}.jpg", self.title)
                 yield {
                     "image": data,
                     "label": label_of[variant],
@@ -90,16 +69,9 @@ class FgvcAircraft(base.FineGrainedBuilder):
         return len(labels), read()
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    if not path.is_file():
-        raise UserError(f"FGVC-Aircraft 2013b: the file {path.name} is missing from the archive.")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def _annotations(path: pathlib.Path) -> dict[str, str]:
     """Lines `id rest with spaces` as a dict."""
-    return dict(line.split(" ", 1) for line in _lines(path))
+    return dict(line.split(" ", 1) for line in base.lines_of(path, FgvcAircraft.title))
 
 
 def _box(data: bytes, text: str | None) -> np.ndarray:
@@ -116,7 +88,5 @@ def _box(data: bytes, text: str | None) -> np.ndarray:
 
 
 def make(variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path) -> FgvcAircraft:
-    """Builder that reads the archive in `manual_dir`."""
-    builder = FgvcAircraft(data_dir=data_dir, file_format="array_record")
-    builder.manual_dir = manual_dir
-    return builder
+    """Builder of the archive in `manual_dir`; `subset` takes a part of it."""
+    return base.official(FgvcAircraft, variant, data_dir, manual_dir)
