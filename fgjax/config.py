@@ -27,6 +27,9 @@ class Data:
     dataset: str = "fgvc_aircraft"
     data_dir: str = ""  # prepared files; default $FGJAX_DATA or ~/.cache/fgjax/data
     manual_dir: str = ""  # official archives; default data_dir/manual
+    path: str = ""  # the folder of images, with dataset=folder
+    test_share: float = 0.2  # of each class, where that folder has no train and test sub-folders
+    split_seed: int = 0  # decides which images those are; apart from `seed`, so that runs compare
     zero_shot: bool = False  # train on the first half of the classes, test on the other half
     image_size: int = 448
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
@@ -86,8 +89,8 @@ class Config:
 
 
 # Fields that change how a run is carried out but not what it computes.
-_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.",
-                "reuse")  # fmt: skip
+_INDIFFERENT = ("data.path", "data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
+                "checkpoints.", "reuse")  # fmt: skip
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -146,6 +149,8 @@ def check(config: Config, devices: int) -> None:
     _require(config.pooling in kinds, "pooling", config.pooling, f"one of {', '.join(kinds)}")
     _require(0 <= config.dropout < 1, "dropout", config.dropout, "at least 0 and below 1")
     _require(0 <= data.held_out < 1, "data.held_out", data.held_out, "at least 0 and below 1")
+    share = data.test_share
+    _require(0 < share < 1, "data.test_share", share, "above 0 and below 1")
     _require(data.image_size >= 16, "data.image_size", data.image_size, "at least 16")
     scale = data.augmentation.crop_scale
     _require(0 < scale <= 1, "data.augmentation.crop_scale", scale, "above 0 and at most 1")

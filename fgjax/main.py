@@ -85,7 +85,7 @@ def fetch(config: Config) -> Dataset:
         problems.insert(0, str(error).rstrip("."))
     if problems:
         hint = ""
-        if not config.data.dataset.startswith("synthetic"):
+        if not config.data.dataset.startswith(("synthetic", "folder")):
             hint = (
                 "; for a first look without any download run "
                 "`python train.py --config=configs/aircraft.py:demo`"
@@ -117,6 +117,7 @@ def run(
     where = {
         "data_dir": config.data.data_dir,
         "manual_dir": config.data.manual_dir,
+        "path": str(pathlib.Path(config.data.path).absolute()) if config.data.path else "",
         "pool": str(pool.absolute()) if pool else "",
         "reuse": str(pathlib.Path(config.reuse).absolute()) if config.reuse else "",
     }
@@ -188,7 +189,7 @@ def open_run(workdir: pathlib.Path) -> Run:
     restore(config, flat)
     where = json.loads((workdir / "where.json").read_text())
     config.data.data_dir, config.data.manual_dir = where["data_dir"], where["manual_dir"]
-    config.reuse = where.get("reuse", "")
+    config.reuse, config.data.path = where.get("reuse", ""), where.get("path", "")
     dataset = of_config(config.data)
     pool = pathlib.Path(where["pool"]) if where["pool"] else None
     return Run(config, dataset, workdir, pool)

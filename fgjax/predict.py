@@ -12,13 +12,11 @@ import sys
 import cv2
 
 from fgjax import main, methods
-from fgjax.data.loading import decode
+from fgjax.data.images import SUFFIXES, read_untrusted
 from fgjax.errors import UserError
 from fgjax.figures import drawing
 
 log = logging.getLogger(__name__)
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def find_images(paths: list[str]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
@@ -33,7 +31,7 @@ def find_images(paths: list[str]) -> tuple[list[pathlib.Path], list[pathlib.Path
             raise UserError(f"{path} does not exist.")
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in files:
-            (images if file.suffix.lower() in _SUFFIXES else others).append(file)
+            (images if file.suffix.lower() in SUFFIXES else others).append(file)
     return images, others
 
 
@@ -56,7 +54,7 @@ def predict(
     images, readable = [], []
     for file in files:
         try:
-            images.append(decode(file.read_bytes(), str(file)))
+            images.append(read_untrusted(file.read_bytes(), str(file)))
             readable.append(file)
         except UserError:
             others.append(file)

@@ -14,7 +14,8 @@ import sys
 import numpy as np
 
 from fgjax import main, methods
-from fgjax.data.loading import crop_resize, decode
+from fgjax.data.images import decode, read_untrusted
+from fgjax.data.loading import crop_resize
 from fgjax.errors import UserError
 from fgjax.evaluation import nearest
 from fgjax.figures import drawing
@@ -57,7 +58,7 @@ def embed_files(
 
     for file in files:
         try:
-            image = decode(file.read_bytes(), str(file))
+            image = read_untrusted(file.read_bytes(), str(file))
         except UserError:
             others.append(file)
             continue

@@ -18,24 +18,12 @@ from absl import flags
 
 from fgjax.config import Augmentation, Data
 from fgjax.data.datasets import Split
-from fgjax.errors import UserError
+from fgjax.data.images import decode
 from fgjax.localization import boxes as boxlib
 
 Example = dict[str, Any]
 
 cv2.setNumThreads(0)  # parallelism comes from reading several images at once
-
-
-def decode(data: bytes, name: str = "image") -> np.ndarray:
-    """Encoded bytes to RGB uint8 [H, W, 3].
-
-    Raises:
-      UserError: the image cannot be decoded; names it.
-    """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{name} is not a readable image; prepare the dataset again or remove it.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def crop_resize(image: np.ndarray, window: np.ndarray, size: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from fgjax.data.loading import decode
+from fgjax.data.images import decode
 from fgjax.evaluation.classification import most_confused
 from fgjax.figures import drawing
 from fgjax.localization import boxes

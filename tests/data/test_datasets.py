@@ -14,7 +14,8 @@ import pytest
 from fgjax.config import Augmentation
 from fgjax.data import datasets, synthetic
 from fgjax.data.datasets import archives, fgvc_aircraft
-from fgjax.data.loading import Reader, decode
+from fgjax.data.images import decode
+from fgjax.data.loading import Reader
 from fgjax.errors import UserError
 from tests import fake_aircraft
 
@@ -74,7 +75,7 @@ def test_another_archive_is_refused(tmp_path):
     other.write_text("hello")
     with tarfile.open(tmp_path / "manual" / fgvc_aircraft.ARCHIVE, "w:gz") as tar:
         tar.add(other, "something/readme.txt")
-    with pytest.raises(UserError, match="not the expected archive"):
+    with pytest.raises(UserError, match="not the expected files"):
         datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
 
 

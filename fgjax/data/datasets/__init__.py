@@ -4,16 +4,17 @@ import importlib
 import pkgutil
 
 from fgjax.config import Data
+from fgjax.data.datasets import folder
 from fgjax.data.datasets.base import Dataset, Split, data_root, load
 from fgjax.errors import UserError
 
 __all__ = ["Dataset", "Split", "data_root", "load_dataset", "of_config"]
 
-_HELPERS = {"base", "archives"}
+_HELPERS = {"base", "archives", "folder"}
 
 
 def names() -> list[str]:
-    """All datasets that can be named in a config."""
+    """All datasets that can be named in a config, besides `folder`."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _HELPERS)
 
 
@@ -33,7 +34,10 @@ def load_dataset(
     """
     module, _, variant = name.partition("/")
     if module not in names():
-        raise UserError(f"dataset {name!r} is not known; choose one of {', '.join(names())}.")
+        raise UserError(
+            f"dataset {name!r} is not known; choose one of "
+            f"{', '.join(names())}, or folder for images of your own."
+        )
     root = data_root(data_dir)
     manual = data_root(manual_dir) if manual_dir else root / "manual"
     make = importlib.import_module(f"fgjax.data.datasets.{module}").make
@@ -43,6 +47,12 @@ def load_dataset(
 
 def of_config(data: Data) -> Dataset:
     """The dataset that a config names."""
+    if data.dataset == "folder":
+        root = data_root(data.data_dir)
+        dataset = folder.open_folder(
+            data.path, root, test_share=data.test_share, split_seed=data.split_seed
+        )
+        return dataset.zero_shot() if data.zero_shot else dataset
     return load_dataset(
         data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, zero_shot=data.zero_shot
     )

@@ -77,7 +77,7 @@ def open_official(
         except OSError as error:
             raise UserError(
                 f"{title} is not on this machine and could not be downloaded ({error}): put "
-                f"{file.name} from {file.url} into {manual_dir}"
+                f"{file.name} into {manual_dir}; its address is {file.url}"
             ) from error
         _check_sum(file, manual_dir / file.name)
     folder = manual_dir / f".unpacked-{unpacked}-{os.getpid()}"

@@ -16,17 +16,15 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import filelock
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from fgjax.data import images
 from fgjax.errors import UserError
 
 log = logging.getLogger(__name__)
-
-MAX_PIXELS = 200_000_000
 
 
 class Source(Protocol):
@@ -235,7 +233,7 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
         for number, record in enumerate(
             tqdm(records, total=total, desc=f"{self.title} {split}", unit="image", leave=False)
         ):
-            problem = _image_problem(record["image"])
+            problem = images.problem(record["image"])
             if problem:
                 log.warning("%s is left out: %s", record["filename"], problem)
                 skipped.append(record["filename"])
@@ -247,30 +245,6 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
         """A small file beside the prepared folder, which TFDS moves into place as a whole."""
         self._home.parent.mkdir(parents=True, exist_ok=True)
         return self._home.with_name(f"{self._home.name}-{name}")
-
-
-def _image_problem(data: bytes) -> str | None:
-    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < len(data) // 2:
-        return "the JPEG is cut short"
-    try:
-        height, width = image_size(data)
-    except ValueError as error:
-        return str(error)
-    if height * width > MAX_PIXELS:
-        return f"{width} × {height} pixels is more than fgjax decodes"
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return "not a readable image" if decoded is None else None
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """Height and width from an image's header, without decoding its pixels."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError("not a readable image") from error
 
 
 def data_root(data_dir: str) -> pathlib.Path:
@@ -430,7 +404,7 @@ def box_of(data: bytes, corners: Sequence[float] | None) -> np.ndarray:
     if corners is None:
         return np.full(4, np.nan, np.float32)
     try:
-        height, width = image_size(data)
+        height, width = images.size_of(data)
     except ValueError:
         return np.full(4, np.nan, np.float32)
     x0, y0, x1, y1 = corners

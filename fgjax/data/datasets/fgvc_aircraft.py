@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from fgjax.data import images
 from fgjax.data.datasets import archives, base
 from fgjax.errors import UserError
 
@@ -79,7 +80,7 @@ def _box(data: bytes, text: str | None) -> np.ndarray:
     if text is None:
         return np.full(4, np.nan, np.float32)
     try:
-        height, width = base.image_size(data)
+        height, width = images.size_of(data)
     except ValueError:
         return np.full(4, np.nan, np.float32)  # the image itself will be left out
     xmin, ymin, xmax, ymax = map(float, text.split())

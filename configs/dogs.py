@@ -1,0 +1,27 @@
+"""Stanford Dogs: which of 120 breeds.
+
+    python train.py --config=configs/dogs.py                   HDCL, zero-shot retrieval, 280 px
+    python train.py --config=configs/dogs.py:hdcl,recognition
+
+| method | paper |
+|---|---|
+| hdcl, ResNet-50, Recall@1 | 88.1 (HDCL Table 4) |
+| hdcl,recognition, ResNet-50, top-1 | 88.6, softmax 87.7 (HDCL Table 7) |
+
+None of it has been measured here: the dataset was not at hand.
+"""
+
+from configs import common
+from fgjax.config import Config
+
+
+def get_config(argument: str = "") -> Config:
+    """`hdcl` or `hdcl,recognition`."""
+    name = "dogs"
+    return common.choose(
+        argument,
+        "dogs",
+        {
+            "hdcl": lambda: common.hdcl_of(name),
+        },
+    )
