@@ -38,8 +38,8 @@ def default_workdir(config: Config) -> pathlib.Path:
     return pathlib.Path("runs") / config.name
 
 
-def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Make the workdir this config's own.
+def claim(workdir: pathlib.Path, config: Config, *, record: bool = True) -> None:
+    """Make the workdir this config's own, or see whether that can be (`record=False`).
 
     Raises:
       UserError: it holds another config (names the fields), or cannot be written.
@@ -54,17 +54,17 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
             f"the workdir {workdir} cannot be written ({error.strerror or error}): "
             "choose another with --workdir."
         ) from error
-    record = workdir / "config.json"
+    path = workdir / "config.json"
     wanted = json.loads(json.dumps(identity(config)))
-    if record.exists():
-        changed = differences(json.loads(record.read_text()), wanted)
+    if path.exists():
+        changed = differences(json.loads(path.read_text()), wanted)
         if changed:
             raise UserError(
                 f"the workdir {workdir} holds a run of another config ({'; '.join(changed)}): "
                 "choose another --workdir, or remove it to start over."
             )
-    else:
-        write_json(record, wanted)
+    elif record:
+        write_json(path, wanted)
 
 
 def fetch(config: Config) -> Dataset:

@@ -7,11 +7,10 @@ import argparse
 import json
 import logging
 import pathlib
-import sys
 
 import cv2
 
-from fgjax import main, methods
+from fgjax import command_line, main, methods
 from fgjax.data.images import SUFFIXES, read_untrusted
 from fgjax.errors import UserError
 from fgjax.figures import drawing
@@ -114,8 +113,4 @@ def _main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        _main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line.run(_main)

@@ -9,11 +9,10 @@ import hashlib
 import json
 import logging
 import pathlib
-import sys
 
 import numpy as np
 
-from fgjax import main, methods
+from fgjax import command_line, main, methods
 from fgjax.data.images import decode, read_untrusted
 from fgjax.data.loading import crop_resize
 from fgjax.errors import UserError
@@ -196,8 +195,4 @@ def _main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        _main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line.run(_main)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fgjax import main, methods
+from fgjax import command_line, main, methods
 from fgjax.config import Config, Row, Study, flatten, override
 from fgjax.errors import UserError
 
@@ -233,8 +233,4 @@ def _main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        _main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command_line.run(_main)

@@ -137,7 +137,7 @@ def test_a_download_with_another_checksum_is_removed(tmp_path):
     file = archives.Official("data.tar", url, "0" * 64)
     try:
         with contextlib.ExitStack() as stack, pytest.raises(UserError, match="not the official"):
-            archives.open_official("Birds", [file], tmp_path, stack, unpacked="birds", probe="x")
+            archives.open_official("Birds", archives.Layout((file,), "birds", "x"), tmp_path, stack)
     finally:
         server.shutdown()
         server.server_close()

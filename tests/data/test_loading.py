@@ -10,6 +10,7 @@ import pytest
 
 from fgjax.config import Augmentation, Data
 from fgjax.data import loading, mixing
+from fgjax.errors import UserError
 from fgjax.localization import boxes
 
 
@@ -113,5 +114,5 @@ def test_held_out_is_stratified_and_reproducible():
 
 
 def test_an_unreadable_image_names_its_file():
-    with pytest.raises(loading.UserError, match=r"bad\.jpg"):
+    with pytest.raises(UserError, match=r"bad\.jpg"):
         loading.decode(b"not an image", "bad.jpg")

@@ -5,10 +5,10 @@ import pkgutil
 
 from fgjax.config import Data
 from fgjax.data.datasets import folder
-from fgjax.data.datasets.base import Dataset, Split, data_root, load
+from fgjax.data.datasets.base import Dataset, FineGrainedBuilder, Split, data_root, load
 from fgjax.errors import UserError
 
-__all__ = ["Dataset", "Split", "data_root", "load_dataset", "of_config"]
+__all__ = ["Dataset", "Split", "builder_of", "data_root", "load_dataset", "of_config"]
 
 _HELPERS = {"base", "archives", "folder"}
 
@@ -32,6 +32,16 @@ def load_dataset(
     Raises:
       UserError: unknown name, or the archive is missing, truncated or not the expected one.
     """
+    dataset = load(builder_of(name, data_dir=data_dir, manual_dir=manual_dir))
+    return dataset.zero_shot() if zero_shot else dataset
+
+
+def builder_of(name: str, *, data_dir: str = "", manual_dir: str = "") -> FineGrainedBuilder:
+    """The builder of a dataset, which nothing has been prepared for yet.
+
+    Raises:
+      UserError: unknown name.
+    """
     module, _, variant = name.partition("/")
     if module not in names():
         raise UserError(
@@ -40,9 +50,7 @@ def load_dataset(
         )
     root = data_root(data_dir)
     manual = data_root(manual_dir) if manual_dir else root / "manual"
-    make = importlib.import_module(f"fgjax.data.datasets.{module}").make
-    dataset = load(make(variant, root, manual))
-    return dataset.zero_shot() if zero_shot else dataset
+    return importlib.import_module(f"fgjax.data.datasets.{module}").make(variant, root, manual)
 
 
 def of_config(data: Data) -> Dataset:

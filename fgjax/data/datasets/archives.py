@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -37,40 +36,57 @@ class Official:
     sha256: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a dataset is distributed.
+
+    Attributes:
+      files: archives to unpack into one folder, and plain files to put beside.
+      unpacked: name of the folder that a person may have unpacked everything into.
+      probe: a path inside it that exists if it is the right one.
+      hint: what to look for, where there is no public address.
+    """
+
+    files: tuple[Official, ...]
+    unpacked: str
+    probe: str
+    hint: str = ""
+
+    def missing(self, manual_dir: pathlib.Path) -> list[Official]:
+        """The files that are not there; none where a person has unpacked them."""
+        if (manual_dir / self.unpacked / self.probe).exists():
+            return []
+        return [file for file in self.files if not (manual_dir / file.name).is_file()]
+
+    def ask(self, title: str, manual_dir: pathlib.Path) -> str:
+        """The sentence that says what a person has to put where."""
+        names = ", ".join(file.name for file in self.missing(manual_dir) if not file.url)
+        return (
+            f"{title} is not on this machine and has no public address: put {names} into "
+            f"{manual_dir}, or their contents into {manual_dir / self.unpacked} (so that "
+            f"{self.probe} is in it){'; ' + self.hint if self.hint else ''}"
+        )
+
+
 def open_official(
-    title: str,
-    files: Sequence[Official],
-    manual_dir: pathlib.Path,
-    stack: contextlib.ExitStack,
-    *,
-    unpacked: str,
-    probe: str,
-    hint: str = "",
+    title: str, layout: Layout, manual_dir: pathlib.Path, stack: contextlib.ExitStack
 ) -> pathlib.Path:
     """Folder with a dataset's unpacked files: what a person put there, or fetched and unpacked.
 
     Args:
       title: how people call the dataset.
-      files: archives to unpack into one folder, and plain files to put beside.
-      manual_dir: where a person puts archives, or the folder `unpacked` with their contents.
+      layout: how it is distributed.
+      manual_dir: where a person puts archives.
       stack: closed when the files are not needed any more; what was unpacked here is then removed.
-      unpacked: name of the folder that a person may have unpacked everything into.
-      probe: a path inside it that exists if it is the right one.
-      hint: what to look for, where there is no public address.
 
     Raises:
       UserError: something is missing and cannot be fetched, has another checksum, or is unsafe.
     """
-    if (manual_dir / unpacked / probe).exists():
-        return manual_dir / unpacked
-    missing = [f for f in files if not (manual_dir / f.name).is_file()]
-    manual = [f.name for f in missing if not f.url]
-    if manual:
-        raise UserError(
-            f"{title} is not on this machine and has no public address: put {', '.join(manual)} "
-            f"into {manual_dir}, or their contents into {manual_dir / unpacked} (so that "
-            f"{probe} is in it){'; ' + hint if hint else ''}"
-        )
+    if (manual_dir / layout.unpacked / layout.probe).exists():
+        return manual_dir / layout.unpacked
+    missing = layout.missing(manual_dir)
+    if not all(file.url for file in missing):
+        raise UserError(layout.ask(title, manual_dir))
     for file in missing:
         try:
             download(file.url, manual_dir / file.name)
@@ -80,16 +96,16 @@ def open_official(
                 f"{file.name} into {manual_dir}; its address is {file.url}"
             ) from error
         _check_sum(file, manual_dir / file.name)
-    folder = manual_dir / f".unpacked-{unpacked}-{os.getpid()}"
+    folder = manual_dir / f".unpacked-{layout.unpacked}-{os.getpid()}"
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
-    for file in files:
+    for file in layout.files:
         unpack(manual_dir / file.name, folder)
-    for root in (folder / unpacked, folder):
-        if (root / probe).exists():
+    for root in (folder / layout.unpacked, folder):
+        if (root / layout.probe).exists():
             return root
     raise UserError(
-        f"{', '.join(f.name for f in files)} in {manual_dir} are not the expected files: "
-        f"{probe} is not in them."
+        f"{', '.join(f.name for f in layout.files)} in {manual_dir} are not the expected files: "
+        f"{layout.probe} is not in them."
     )
 
 

@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from fgjax.data import images
+from fgjax.data.datasets import archives
 from fgjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -220,9 +221,20 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
         """Number and iterator of a split's records, `image` as bytes. For subclasses."""
         raise NotImplementedError(type(self))
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """Folder with the unpacked official files; raises UserError when there is none."""
+    def layout(self) -> archives.Layout | None:
+        """How the official files are distributed; None where there are none."""
         raise NotImplementedError(type(self))
+
+    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
+        """Folder with the unpacked official files, fetched if need be.
+
+        Raises:
+          UserError: they are missing, damaged or unsafe.
+        """
+        layout = self.layout()
+        if layout is None:
+            return pathlib.Path()
+        return archives.open_official(self.title, layout, self.manual_dir, stack)
 
     def _split_generators(self, dl_manager):
         return {split: self._generate_examples(split) for split in ("train", "test")}

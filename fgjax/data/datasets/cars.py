@@ -5,7 +5,6 @@ Its original site is gone. Two layouts are in circulation, and both are read: th
 archive (car_ims.tgz with cars_annos.mat).
 """
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -20,6 +19,7 @@ DEVKIT = tuple(
                  "cars_test_annos_withlabels.mat")
 )  # fmt: skip
 SINGLE = (archives.Official("car_ims.tgz"), archives.Official("cars_annos.mat"))
+_FOLDER = "stanford_cars"
 HINT = (
     "the original site (ai.stanford.edu/~jkrause/cars) is gone, so look for copies of the official "
     "files, either those four or car_ims.tgz with cars_annos.mat, which are read as well"
@@ -37,15 +37,14 @@ class Cars(base.FineGrainedBuilder):
         """Such as `AM General Hummer SUV 2000`, kept beside the prepared files."""
         return self.sidecar("classes.txt").read_text().splitlines()
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """Whichever layout is there."""
-        single = (self.manual_dir / "stanford_cars" / "cars_annos.mat").is_file() or all(
+    def layout(self):
+        """Whichever of the two is there; the devkit's where neither is."""
+        single = (self.manual_dir / _FOLDER / "cars_annos.mat").is_file() or all(
             (self.manual_dir / file.name).is_file() for file in SINGLE
         )
-        return archives.open_official(
-            self.title, SINGLE if single else DEVKIT, self.manual_dir, stack,
-            unpacked="stanford_cars", probe="car_ims" if single else "cars_train", hint=HINT,
-        )  # fmt: skip
+        if single:
+            return archives.Layout(SINGLE, _FOLDER, "car_ims", HINT)
+        return archives.Layout(DEVKIT, _FOLDER, "cars_train", HINT)
 
     def examples(self, split, work_dir):
         """Read the annotations of the layout that is there."""

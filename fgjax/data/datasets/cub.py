@@ -4,7 +4,6 @@ A part is annotated as a point. Its box is a square around it, a quarter of the 
 bird's box wide; NaN where the part is not visible.
 """
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -35,11 +34,9 @@ class Cub(base.FineGrainedBuilder):
         """Such as `001.Black_footed_Albatross`, kept beside the prepared files."""
         return self.sidecar("classes.txt").read_text().splitlines()
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """The unpacked archive."""
-        return archives.open_official(
-            self.title, FILES, self.manual_dir, stack, unpacked="CUB_200_2011", probe="images.txt"
-        )
+    def layout(self):
+        """The archives and where they may lie unpacked."""
+        return archives.Layout(FILES, "CUB_200_2011", "images.txt")
 
     def examples(self, split, work_dir):
         """Read the official lists, which go by image number."""

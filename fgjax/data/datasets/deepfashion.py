@@ -5,7 +5,6 @@ Nightdress, Shirtdress, Sundress) were merged into Dress and occur nowhere: 46 d
 train images train (209,222) and the test images test (40,000); the validation images are left out.
 """
 
-import contextlib
 import pathlib
 
 from fgjax.data.datasets import archives, base
@@ -34,13 +33,10 @@ class DeepFashion(base.FineGrainedBuilder):
         """Such as `Anorak`, by the official numbers, kept beside the prepared files."""
         return self.sidecar("classes.txt").read_text().splitlines()
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
+    def layout(self):
         """The official folders Anno, Eval and Img, or the files out of them."""
-        return archives.open_official(
-            self.title, FILES, self.manual_dir, stack, unpacked="deepfashion",
-            probe="Anno" if (self.manual_dir / "deepfashion" / "Anno").is_dir() else "img",
-            hint=HINT,
-        )  # fmt: skip
+        folders = (self.manual_dir / "deepfashion" / "Anno").is_dir()
+        return archives.Layout(FILES, "deepfashion", "Anno" if folders else "img", HINT)
 
     def examples(self, split, work_dir):
         """Read the official lists; each begins with its length and a line of headings."""

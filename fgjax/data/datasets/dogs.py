@@ -4,7 +4,6 @@
 smallest one around all of them.
 """
 
-import contextlib
 import pathlib
 import xml.etree.ElementTree
 
@@ -36,12 +35,9 @@ class Dogs(base.FineGrainedBuilder):
         """Such as `n02085620-Chihuahua`, kept beside the prepared files."""
         return self.sidecar("classes.txt").read_text().splitlines()
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """The unpacked archives."""
-        return archives.open_official(
-            self.title, FILES, self.manual_dir, stack, unpacked="stanford_dogs",
-            probe="train_list.mat",
-        )  # fmt: skip
+    def layout(self):
+        """The archives and where they may lie unpacked."""
+        return archives.Layout(FILES, "stanford_dogs", "train_list.mat")
 
     def examples(self, split, work_dir):
         """Read the official list of the split."""

@@ -4,7 +4,6 @@
 (3,333) tests. The bottom 20 rows of pixels are a copyright banner and are cropped away.
 """
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -34,15 +33,13 @@ class FgvcAircraft(base.FineGrainedBuilder):
         """The official list `variants.txt`, kept beside the prepared files."""
         return self.sidecar("variants.txt").read_text().splitlines()
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """The unpacked archive: in the manual folder, or fetched from its public address."""
-        root = archives.open_official(
-            self.title, FILES, self.manual_dir, stack, unpacked=_FOLDER, probe="data/variants.txt"
-        )
-        return root / "data"
+    def layout(self):
+        """The archives and where they may lie unpacked."""
+        return archives.Layout(FILES, _FOLDER, "data/variants.txt")
 
     def examples(self, split, work_dir):
         """Read the official split files."""
+        work_dir = work_dir / "data"
         official = _OFFICIAL_SPLIT[split]
         variants = base.lines_of(work_dir / "variants.txt", self.title)
         self.sidecar("variants.txt").write_text("\n".join(variants))

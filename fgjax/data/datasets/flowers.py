@@ -4,7 +4,6 @@ The official training and validation images train (2,040, twenty of each class),
 images test. There are no boxes.
 """
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -39,11 +38,9 @@ class Flowers(base.FineGrainedBuilder):
         """Such as `pink primrose`, by the official numbers."""
         return NAMES
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """The unpacked archive and the two lists."""
-        return archives.open_official(
-            self.title, FILES, self.manual_dir, stack, unpacked="flowers102", probe="setid.mat"
-        )
+    def layout(self):
+        """The archives and where they may lie unpacked."""
+        return archives.Layout(FILES, "flowers102", "setid.mat")
 
     def examples(self, split, work_dir):
         """Read the official sets, which go by image number."""

@@ -5,7 +5,6 @@ zero-shot split (12 cats and 7 dogs train, 18 dogs are searched), which the offi
 not, being ordered without regard to capitals. Boxes are of heads; test images have none.
 """
 
-import contextlib
 import pathlib
 import xml.etree.ElementTree
 
@@ -35,12 +34,9 @@ class Pets(base.FineGrainedBuilder):
         """Such as `Abyssinian`, kept beside the prepared files."""
         return self.sidecar("classes.txt").read_text().splitlines()
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """The unpacked archives."""
-        return archives.open_official(
-            self.title, FILES, self.manual_dir, stack, unpacked="oxford_pets",
-            probe="annotations/trainval.txt",
-        )  # fmt: skip
+    def layout(self):
+        """The archives and where they may lie unpacked."""
+        return archives.Layout(FILES, "oxford_pets", "annotations/trainval.txt")
 
     def examples(self, split, work_dir):
         """Read the official list: image, class, species, number within the species."""

@@ -1,6 +1,5 @@
 """The built-in synthetic aircraft as a dataset: nothing is downloaded."""
 
-import contextlib
 import dataclasses
 import pathlib
 
@@ -33,9 +32,9 @@ class SyntheticAircraft(base.FineGrainedBuilder):
         """Such as `F0-base`."""
         return synthetic.class_names(self.builder_config.variants)
 
-    def open_archives(self, stack: contextlib.ExitStack) -> pathlib.Path:
-        """Nothing to open: images are drawn."""
-        return pathlib.Path()
+    def layout(self):
+        """There are no files: images are drawn."""
+        return None
 
     def examples(self, split, work_dir):
         """Draw the split."""
