@@ -152,5 +152,6 @@ def test_the_command_and_its_exit_code(tmp_path, data_dir, arguments, code, says
     assert "Traceback" not in done.stderr
     if not arguments:
         for title in ("CUB-200-2011", "Stanford Cars", "FGVC-Aircraft", "DeepFashion",
-                      "Stanford Dogs", "Oxford Flowers", "Oxford-IIIT Pets", "images of your own"):  # fmt: skip
+                      "Stanford Dogs", "Oxford Flowers", "Oxford-IIIT Pets",
+                      "images of your own"):  # fmt: skip
             assert title in done.stdout
