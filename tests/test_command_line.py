@@ -221,6 +221,20 @@ def parameters(workdir):
     return checkpoints.model_state(run.load_model(Stage("margin", workdir / "margin", "")))
 
 
+def kill_in(stage, command, workdir, environment):
+    """Start a training and SIGKILL it once the stage has a checkpoint, or has begun without one."""
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 300
+    seen = f"{stage}/stage.json" if stage == "hard_negatives" else f"{stage}/**/checkpoints/[0-9]*"
+    while not list(workdir.glob(seen)):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "results.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["classifier", "parts", "margin"])
 def test_killed_anywhere_and_started_again(trained, tmp_path, stage, monkeypatch):
@@ -230,21 +244,50 @@ def test_killed_anywhere_and_started_again(trained, tmp_path, stage, monkeypatch
     workdir = tmp_path / "run"
     command = [sys.executable, "train.py", DEMO, *TINY, f"--workdir={workdir}",
                "--config.checkpoints.every_steps=3"]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL)  # fmt: skip
-    deadline = time.monotonic() + 300
-    while not list(workdir.glob(f"{stage}/**/checkpoints/[0-9]*")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (workdir / "results.json").exists()
+    kill_in(stage, command, workdir, environment)
     run(*command[1:], environment=environment, cwd=ROOT)
     jax.tree.map(np.testing.assert_array_equal, parameters(whole), parameters(workdir))
     assert (
         json.loads((workdir / "results.json").read_text())["metrics"]["top1"]
         == (json.loads((whole / "results.json").read_text())["metrics"]["top1"])
     )
+
+
+GHNS = [
+    "train.py", "--config=configs/aircraft.py:ghns,demo", "--config.checkpoints.every_steps=3",
+    *TINY[:3], *TINY[4:7], "--config.method.part_image_size=16", "--config.method.tau=0.05",
+    "--config.method.hard_negatives=3", "--config.method.filter.epochs=2",
+    *[f"--config.method.{stage}.epochs=1"
+      for stage in ("part_networks", "parts_classifier", "image_classifiers")],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_ghns(trained, tmp_path_factory):
+    """A tiny finished run of GHNS."""
+    _, environment = trained
+    folder = tmp_path_factory.mktemp("ghns") / "run"
+    run(*GHNS, f"--workdir={folder}", environment=environment, cwd=ROOT)
+    return folder, environment
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage", ["part_networks", "filter", "hard_negatives", "parts_classifier", "object_classifier"]
+)
+def test_ghns_killed_in_any_stage_gives_the_same_numbers(trained_ghns, tmp_path, stage):
+    whole, environment = trained_ghns
+    workdir = tmp_path / "run"
+    command = [*GHNS, f"--workdir={workdir}"]
+    kill_in(stage, [sys.executable, *command], workdir, environment)
+    run(*command, environment=environment, cwd=ROOT)
+    results = [json.loads((w / "results.json").read_text()) for w in (whole, workdir)]
+    assert results[0] == results[1]
+    for name in ("kept", "distances"):
+        with np.load(whole / "hard_negatives" / f"{name}.npz") as one:
+            with np.load(workdir / "hard_negatives" / f"{name}.npz") as other:
+                for key in one:
+                    np.testing.assert_array_equal(one[key], other[key])
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def predict_logits(
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Top-1, top-5 (fractions), mean per-class accuracy and mean cross-entropy.
+    """Top-1, top-3, top-5 (fractions), mean per-class accuracy and mean cross-entropy.
 
     An image counts as hit in the top k when fewer than k classes score higher than its own; ties
     go against it.
@@ -73,6 +73,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     per_class = [np.mean(rank[labels == label] == 0) for label in np.unique(labels)]
     return {
         "top1": float(np.mean(rank < 1)),
+        "top3": float(np.mean(rank < 3)),
         "top5": float(np.mean(rank < 5)),
         "mean_class_accuracy": float(np.mean(per_class)),
         "cross_entropy": float(-np.mean(log_probability)),

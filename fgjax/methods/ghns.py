@@ -172,6 +172,12 @@ def part_readers(
     return tuple(PartReader(r, config.part_image_size) for r in crops(run, objects, parts))
 
 
+def part_count(run: Run, config: Config) -> int:
+    """How many parts there are; three in the paper."""
+    annotated_parts = config.parts == "annotated"
+    return len(run.dataset.part_names) if annotated_parts else config.grouping.num_parts
+
+
 def class_batches(run: Run, config: Config, training: Training, name: str) -> ClassBatches:
     """Batches of P classes with K images each."""
     labels, seed = run.dataset.train.labels, run.seed(name)
@@ -231,7 +237,7 @@ def train_part_networks(
     if stage.done:
         return stage
     train, test = part_readers(run, config, objects, parts)
-    count = config.grouping.num_parts
+    count = part_count(run, config)
     model = PartNetworks(
         [starting_model(run, classifier) for _ in range(count)],
         reverse_gradient=config.reverse_gradient,
@@ -268,8 +274,7 @@ def _top1(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def load_part_networks(run: Run, config: Config, stage: Stage) -> PartNetworks:
     """The three networks as stage 1 left them."""
-    count = config.grouping.num_parts
-    backbones = [run.build_model(pretrained=False) for _ in range(count)]
+    backbones = [run.build_model(pretrained=False) for _ in range(part_count(run, config))]
     model = PartNetworks(
         backbones,
         reverse_gradient=config.reverse_gradient,

@@ -317,6 +317,13 @@ def locate_parts(
                     f"parts=annotated needs part boxes, which {dataset.name} does not have; "
                     "choose grouping or grid."
                 )
+            hidden = np.isnan(split.parts).any(axis=(1, 2))
+            if hidden.any():
+                raise UserError(
+                    f"parts=annotated needs every part of every image, but {int(hidden.sum())} "
+                    f"images of {dataset.name} lack some, the first being "
+                    f"{split.filenames[int(np.argmax(hidden))]}; choose grouping or grid."
+                )
             found[name] = np.stack(
                 [boxes.to_window(p, w) for p, w in zip(split.parts, windows[name])]
             )

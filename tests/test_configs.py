@@ -1,0 +1,133 @@
+"""Every shipped config: fake official archive → prepared files → every method that it offers."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from fgjax import main, study
+from fgjax.config import Config, check
+from fgjax.testing import shrink_in_place
+from tests import fake_aircraft, fake_archives
+from tests.data.test_folder import fill
+
+ROOT = pathlib.Path(__file__).parents[1]
+BOTH = ("hdcl", "hdcl,recognition")
+OFFERED = {
+    "aircraft": ("lapm", "ghns", *BOTH),
+    "cub": ("lapm", "ghns", *BOTH),
+    "cars": ("lapm", "ghns", *BOTH),
+    "deepfashion": ("lapm", "ghns"),
+    "dogs": BOTH,
+    "flowers": BOTH,
+    "pets": BOTH,
+    "folder": ("lapm", "ghns", *BOTH),
+}
+WRITERS = {
+    "aircraft": fake_aircraft.write,
+    "cub": fake_archives.cub,
+    "cars": lambda folder: fake_archives.cars(folder, single=False),
+    "deepfashion": lambda folder: fake_archives.deepfashion(folder, folders=True),
+    "dogs": fake_archives.dogs,
+    "flowers": fake_archives.flowers,
+    "pets": fake_archives.pets,
+    "folder": lambda folder: fill(folder / "own", classes=("ant", "Bee", "cicada", "wasp")),
+}
+CASES = [(name, method) for name, methods in OFFERED.items() for method in methods]
+QUICK = {("cub", "lapm"), ("deepfashion", "ghns"), ("pets", "hdcl"), ("folder", "hdcl,recognition")}
+
+
+def load(name: str, argument: str = "") -> Config:
+    return study.load_config(f"{ROOT}/configs/{name}.py:{argument}")
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_the_paper_configs_are_valid_and_named(name, method):
+    config = load(name, method)
+    check(config, devices=4)
+    assert config.name == "-".join([name, *method.split(",")])
+    assert config.pretrained == "timm/resnet50.tv_in1k" and config.backbone == "resnet50"
+    assert config.data.zero_shot == (method == "hdcl")
+
+
+def test_every_config_file_is_tested():
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "common"}
+    assert files == set(OFFERED)
+
+
+def test_the_papers_values():
+    """LAPM IV.B; GHNS 4.2; MA-CNN's part sizes; HDCL 4.1."""
+    lapm = {name: load(name, "lapm").method for name in ("cub", "cars", "aircraft", "deepfashion")}
+    assert [m.lambda_ for m in lapm.values()] == [0.75, 0.8, 0.8, 0.75]
+    assert [m.alpha for m in lapm.values()] == [1.0, 1.2, 1.0, 1.0]
+    assert [round(448 * m.grouping.part_size) for m in lapm.values()] == [128, 96, 96, 96]
+    ghns = {name: load(name, "ghns").method for name in lapm}
+    assert [m.hard_negatives for m in ghns.values()] == [150, 200, 200, 150]
+    assert [m.preset for m in ghns.values()] == [
+        (0.3, 0.3, 0.4), (0.5, 0.2, 0.3), (0.4, 0.4, 0.2), (0.35, 0.3, 0.35),
+    ]  # fmt: skip
+    weights = [(m.alpha, m.beta, m.gamma) for m in ghns.values()]
+    assert weights == [(1, 0.8, 1)] * 3 + [(1, 1, 0.5)]
+    for method in ghns.values():
+        assert method.tau == 0.95 and method.extractors == "finetuned"
+        assert (method.lambda_parts, method.lambda_original, method.lambda_object) == (
+            0.75, 0.8, 0.8,
+        )  # fmt: skip
+        assert [getattr(method, stage).epochs for stage in
+                ("part_networks", "filter", "parts_classifier")] == [300, 200, 200]  # fmt: skip
+    for name in ("cub", "cars", "aircraft", "dogs", "flowers", "pets"):
+        config = load(name, "hdcl")
+        assert (config.data.image_size, config.method.embedding.batch_size) == (280, 60)
+        assert (config.method.top_k, config.method.warmup_epochs, config.last_stride) == (2, 0, 1)
+        assert load(name, "hdcl,recognition").method.warmup_epochs == 5
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Fake archives of all datasets, and a cache of compiled programs: shapes are alike."""
+    home = tmp_path_factory.mktemp("official")
+    (home / "manual").mkdir()
+    for write in WRITERS.values():
+        write(home / "manual")
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(home / "xla"))
+    yield home
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case))
+        for case in CASES
+    ],
+)
+def test_from_archive_to_result(name, method, prepared, tmp_path):
+    config = load(name, method)
+    shrink_in_place(config.method)
+    config.backbone, config.pretrained = "resnet_small", ""
+    config.data.data_dir, config.data.image_size, config.data.workers = str(prepared), 32, 0
+    config.data.held_out = 0.34 if method == "ghns" else 0.0
+    if name == "folder":
+        config.data.path = str(prepared / "manual" / "own")
+    else:
+        config.data.dataset += "/subset"
+    settings = config.method
+    if method in ("lapm", "ghns"):
+        settings.grouping.rounds = settings.grouping.classify_epochs = 1
+        settings.grouping.group_epochs = 1
+    if method == "lapm":
+        settings.samples = 4
+    if method == "ghns":
+        settings.tau, settings.hard_negatives, settings.part_image_size = 0.0, 2, 16
+        settings.per_class = 2
+    with jax.numpy_dtype_promotion("standard"):  # optax's SGD under float32 weights
+        results = main.run(config, tmp_path, figures=False)
+    metrics, protocol = results["metrics"], results["protocol"]
+    measured = "recall@1" if method == "hdcl" else "top1"
+    assert 0 <= metrics[measured] <= 1 and np.isfinite(metrics[measured])
+    assert protocol["zero_shot"] == (method == "hdcl")
+    assert protocol["boxes_used"] is False
+    if name == "deepfashion":
+        assert metrics["top1"] <= metrics["top3"] <= metrics["top5"]
