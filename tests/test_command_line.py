@@ -284,10 +284,9 @@ def test_ghns_killed_in_any_stage_gives_the_same_numbers(trained_ghns, tmp_path,
     results = [json.loads((w / "results.json").read_text()) for w in (whole, workdir)]
     assert results[0] == results[1]
     for name in ("kept", "distances"):
-        with np.load(whole / "hard_negatives" / f"{name}.npz") as one:
-            with np.load(workdir / "hard_negatives" / f"{name}.npz") as other:
-                for key in one:
-                    np.testing.assert_array_equal(one[key], other[key])
+        one, other = (dict(np.load(w / "hard_negatives" / f"{name}.npz")) for w in (whole, workdir))
+        for key, values in one.items():
+            np.testing.assert_array_equal(values, other[key])
 
 
 @pytest.mark.slow
