@@ -97,7 +97,7 @@ def _ghns_demo() -> Config:
         part_networks=training(16, 2e-3),
         filter=training(30, 3e-3),
         parts_classifier=training(30, 1e-3),
-        image_classifiers=training(8, 1e-3),
+        image_classifiers=training(8, 2e-3, batch_size=16),  # as LAPM's last stage
     )
     return config
 

@@ -57,6 +57,9 @@ class Config(Localization):
     beta: float = 0.8  # of L_triplet; 1 on DeepFashion
     gamma: float = 1.0  # of L_adv; 0.5 on DeepFashion
     margin: float = 0.2  # m of Eq. 1, between unit vectors; the paper gives none
+    # The paper's D is linear (0), which cannot learn the task: its logit is a sum over parts, and
+    # each part by itself looks the same in both kinds of sets. A hidden layer of this width can.
+    discriminator_hidden: int = 0
     reverse_gradient: bool = False  # a min-max game for L_adv, which the paper does not describe
     per_class: int = 4  # images of each class in a batch, so that there are triplets
     # 3.2, stage 2
@@ -94,7 +97,7 @@ class Config(Localization):
         one_of("extractors", self.extractors, "finetuned", "frozen")
         one_of("object_windows", self.object_windows, "found", "annotated")
         one_of("fusion", self.fusion, "held_out", "preset", "test")
-        for name in ("alpha", "beta", "gamma", "margin", "hard_negatives"):
+        for name in ("alpha", "beta", "gamma", "margin", "hard_negatives", "discriminator_hidden"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("lambda_parts", "lambda_original", "lambda_object"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
@@ -210,7 +213,7 @@ class PartLoss:
             for p in range(labels.shape[1])
         )
         adversarial = jnp.mean(losses.shuffle_loss(outputs["shuffled"], batch["is_shuffled"]))
-        told = jnp.argmax(outputs["shuffled"], axis=-1) == (batch["is_shuffled"] > 0)
+        told = (jnp.argmax(outputs["shuffled"], axis=-1) > 0) == (batch["is_shuffled"] > 0)
         loss = self.alpha * classification_loss + self.beta * triplet + self.gamma * adversarial
         return loss, {
             "classification_loss": classification_loss,
@@ -219,6 +222,16 @@ class PartLoss:
             "accuracy": jnp.mean(jnp.argmax(outputs["logits"], axis=-1) == labels),
             "shuffle_accuracy": jnp.mean(told),
         }
+
+
+def build_part_networks(run: Run, config: Config, backbones: list[models.Backbone]) -> PartNetworks:
+    """The networks around their backbones."""
+    return PartNetworks(
+        backbones,
+        discriminator_hidden=config.discriminator_hidden,
+        reverse_gradient=config.reverse_gradient,
+        rngs=nnx.Rngs(run.key("part_networks")),
+    )
 
 
 def starting_model(run: Run, classifier: Stage) -> models.Backbone:
@@ -230,7 +243,8 @@ def train_part_networks(
     run: Run, config: Config, classifier: Stage, objects: Stage, parts: Stage
 ) -> Stage:
     """Stage 1; leaves the features of all images as the artifact `features`."""
-    names = ("alpha", "beta", "gamma", "margin", "reverse_gradient", "per_class", "part_image_size")
+    names = ("alpha", "beta", "gamma", "margin", "discriminator_hidden", "reverse_gradient",
+             "per_class", "part_image_size")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     training = config.part_networks
     stage = run.stage("part_networks", training, after=(classifier, objects, parts), **settings)
@@ -238,11 +252,8 @@ def train_part_networks(
         return stage
     train, test = part_readers(run, config, objects, parts)
     count = part_count(run, config)
-    model = PartNetworks(
-        [starting_model(run, classifier) for _ in range(count)],
-        reverse_gradient=config.reverse_gradient,
-        rngs=nnx.Rngs(run.key("part_networks")),
-    )
+    backbones = [starting_model(run, classifier) for _ in range(count)]
+    model = build_part_networks(run, config, backbones)
     donors = Donors(run.dataset.train.labels, run.train_indices)
     sets = PartSets(train, donors, run.seed("part_networks"))
     run.train(
@@ -275,11 +286,7 @@ def _top1(logits: np.ndarray, labels: np.ndarray) -> float:
 def load_part_networks(run: Run, config: Config, stage: Stage) -> PartNetworks:
     """The three networks as stage 1 left them."""
     backbones = [run.build_model(pretrained=False) for _ in range(part_count(run, config))]
-    model = PartNetworks(
-        backbones,
-        reverse_gradient=config.reverse_gradient,
-        rngs=nnx.Rngs(run.key("part_networks")),
-    )
+    model = build_part_networks(run, config, backbones)
     checkpoints.restore_model(stage.folder, model)
     model.eval()
     return model

@@ -115,6 +115,42 @@ def test_the_gradient_is_reversed_on_demand_and_only_before_the_discriminator():
     np.testing.assert_allclose(gradient(jnp.arange(3.0)), [0, -2, -4])
 
 
+def test_a_linear_discriminator_cannot_beat_chance_and_a_hidden_layer_can():
+    """Parts that look the same one by one in both kinds of sets: its loss is at least ln 2."""
+    rng = np.random.default_rng(0)
+    same = rng.integers(0, 2, 4000) * 2.0 - 1  # both parts show the same sign, or different ones
+    shuffled = rng.integers(0, 2, 4000)
+    parts = np.stack([same, np.where(shuffled, -same, same)], axis=1).astype(np.float32)
+
+    def trained(hidden: int) -> float:
+        class Part(nnx.Module):
+            features = 1
+
+            def __call__(self, x, *, key=None):
+                return {"pooled": x, "logits": x}
+
+        net = part_networks.PartNetworks(
+            [Part(), Part()], discriminator_hidden=hidden, rngs=nnx.Rngs(0)
+        )
+        graph, params, rest = nnx.split(net, nnx.Param, ...)
+
+        @jax.jit
+        def step(params):
+            def loss(params):
+                logits = nnx.merge(graph, params, rest)(parts[..., None])["shuffled"]
+                return jnp.mean(losses.shuffle_loss(logits, shuffled))
+
+            value, gradient = jax.value_and_grad(loss)(params)
+            return value, jax.tree.map(lambda p, g: p - 0.5 * g, params, gradient)
+
+        for _ in range(300):
+            value, params = step(params)
+        return float(value)
+
+    assert trained(0) > 0.692
+    assert trained(16) < 0.1
+
+
 # Stage 2
 
 
@@ -283,7 +319,8 @@ def test_stage_3_is_eq_10_by_loops():
             metric += 0.5 * max(0, near - between + 0.4 - 0.2) + 0.5 * max(0, between - far + 0.2)
         else:
             metric += 0.5 * max(0, near - far + 0.3)
-    logits = embed(batch["features"]) @ np.asarray(head.fc.kernel[...], np.float64)
+    fc, shift = (np.asarray(x[...], np.float64) for x in (head.fc.kernel, head.fc.bias))
+    logits = embed(batch["features"]) @ fc + shift
     entropy = np.mean([cross_entropy(o, y) for o, y in zip(logits, batch["label"])])
     assert float(found) == pytest.approx(0.75 * entropy + 0.25 * metric / 6, rel=1e-4)
 
@@ -439,7 +476,7 @@ def test_impossible_settings_are_refused(config, field, value, says):
 
 def test_every_row_of_every_study_is_a_valid_config(config):
     found = methods.studies(config)
-    assert set(found) == {"table5", "table6", "figure4"}
+    assert set(found) == {"table5", "table6", "figure4", "discriminator"}
     for study in found.values():
         for row in study.rows:
             check(override(config, row.overrides), devices=4)

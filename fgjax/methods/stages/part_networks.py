@@ -29,11 +29,19 @@ class PartNetworks(nnx.Module):
     """A backbone of its own for each part, and the discriminator of shuffled sets (GHNS Fig. 2)."""
 
     def __init__(
-        self, backbones: list[models.Backbone], *, reverse_gradient: bool = False, rngs: nnx.Rngs
+        self,
+        backbones: list[models.Backbone],
+        *,
+        discriminator_hidden: int = 0,
+        reverse_gradient: bool = False,
+        rngs: nnx.Rngs,
     ):
         self.backbones = nnx.List(backbones)
         width = sum(backbone.features for backbone in backbones)
-        self.discriminator = layers.Linear(width, 2, rngs=rngs)
+        self.hidden = nnx.data(None)
+        if discriminator_hidden:
+            self.hidden = layers.Linear(width, discriminator_hidden, rngs=rngs)
+        self.discriminator = layers.Linear(discriminator_hidden or width, 2, rngs=rngs)
         self.reverse = reverse_gradient
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
@@ -42,10 +50,13 @@ class PartNetworks(nnx.Module):
         outputs = [b(images[:, p], key=keys[p]) for p, b in enumerate(self.backbones)]
         features = jnp.stack([o["pooled"] for o in outputs], axis=1)
         joint = features.reshape(len(features), -1)
+        joint = reverse_gradient(joint) if self.reverse else joint
+        if self.hidden is not None:
+            joint = jax.nn.relu(self.hidden(joint))
         return {
             "features": features,
             "logits": jnp.stack([o["logits"] for o in outputs], axis=1),
-            "shuffled": self.discriminator(reverse_gradient(joint) if self.reverse else joint),
+            "shuffled": self.discriminator(joint),
         }
 
 

@@ -16,6 +16,16 @@ STUDIES = {
         ),
         also=("parts_top1",),
     ),
+    "discriminator": Study(
+        "What tells shuffled sets from unshuffled ones",
+        "not in the paper, whose discriminator is linear",
+        (
+            Row("no adversarial loss", {"method.gamma": 0.0}),
+            Row("linear", {}),
+            Row("a hidden layer of 128", {"method.discriminator_hidden": 128}),
+        ),
+        also=("parts_top1",),
+    ),
     "table6": Study(
         "Each classifier, each pair, and all",
         "GHNS Table 6 (CUB-200-2011)",
