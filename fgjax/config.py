@@ -84,7 +84,7 @@ class Config:
     dropout: float = 0.0  # share of the pooled feature that training drops
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
-    reuse: str = ""  # workdir of another run, whose finished stages of the same config are taken
+    reuse: str = ""  # workdir of another run, whose finished stages are taken where they fit
     method: Any = None  # the dataclass `Config` of a file in fgjax/methods/
 
 

@@ -91,7 +91,12 @@ class Run:
         return _number(f"{self.config.seed}/{'/'.join(path)}") & 0x7FFFFFFF
 
     def stage(
-        self, name: str, *settings: Any, after: tuple[Stage, ...] = (), **extra: Any
+        self,
+        name: str,
+        *settings: Any,
+        after: tuple[Stage, ...] = (),
+        shared: bool = False,
+        **extra: Any,
     ) -> Stage:
         """The folder of a stage, decided by everything that its result depends on.
 
@@ -99,6 +104,8 @@ class Run:
           name: of the stage.
           *settings: config dataclasses that the stage reads.
           after: stages whose results it uses.
+          shared: whether `config.reuse` must have it as this run wants it; any other stage is taken
+            from there if it fits and trained if it does not.
           **extra: further values that it depends on.
 
         Raises:
@@ -128,13 +135,27 @@ class Run:
         folder = self.workdir / name if self.pool is None else self.pool / f"{name}-{fingerprint}"
         if config.reuse:
             other = Stage(name, pathlib.Path(config.reuse) / name, fingerprint)
-            _refuse_other(other.folder, identity, "leave out --config.reuse")
-            if other.done:
+            changed = _changed(other.folder, identity)
+            if changed and shared:
+                raise UserError(
+                    f"{other.folder} cannot be reused: it holds a stage of another config "
+                    f"({'; '.join(changed)}); leave out --config.reuse or name another run."
+                )
+            if shared and not other.done:
+                raise UserError(
+                    f"{config.reuse} cannot be reused: it has no finished stage {name}."
+                )
+            if other.done and not changed:
                 log.info("%s: taken from %s", name, other.folder)
                 self.stages[name] = other
                 return other
         record = folder / "stage.json"
-        _refuse_other(folder, identity, "choose another --workdir or remove that folder")
+        changed = _changed(folder, identity)
+        if changed:
+            raise UserError(
+                f"{folder} holds a stage of another config ({'; '.join(changed)}): choose another "
+                "--workdir or remove that folder."
+            )
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         write_json(record, identity)
@@ -213,15 +234,10 @@ class Run:
         return model
 
 
-def _refuse_other(folder: pathlib.Path, identity: dict[str, Any], remedy: str) -> None:
-    """Raise UserError where the folder holds a stage that was decided by other values."""
+def _changed(folder: pathlib.Path, identity: dict[str, Any]) -> list[str]:
+    """The values in which the stage that a folder holds differs; none where it holds none."""
     record = folder / "stage.json"
-    if record.exists():
-        changed = differences(json.loads(record.read_text()), identity)
-        if changed:
-            raise UserError(
-                f"{folder} holds a stage of another config ({'; '.join(changed)}): {remedy}."
-            )
+    return differences(json.loads(record.read_text()), identity) if record.exists() else []
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

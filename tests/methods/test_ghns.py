@@ -1,7 +1,5 @@
 """GHNS: its three losses by hand, the generator against plain loops, whole runs in both forms."""
 
-import dataclasses
-
 import cv2
 import jax
 import jax.numpy as jnp
@@ -422,13 +420,19 @@ def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
     found = np.stack([p.probabilities for p in predictor(images, batch_size=8)])
     stored = run.stages["fusion"].load_arrays("predictions")["logits"][:12]
     np.testing.assert_allclose(np.log(found), stored, atol=2e-3)
-    # A changed loss of stage 1 takes the stages before it from there.
-    changed = override(config, {"method.gamma": 0.0, "reuse": str(tmp_path / "run")})
-    with pytest.raises(UserError, match=r"gamma: 1\.0 -> 0\.0"):
-        main.run(changed, tmp_path / "other", figures=False)
-    same = dataclasses.replace(config, reuse=str(tmp_path / "run"))
-    assert main.run(same, tmp_path / "third", figures=False)["metrics"] == metrics
-    assert not (tmp_path / "third" / "part_networks").exists()
+    # Another run takes what fits from there and trains what does not; other parts are refused.
+    changed = override(config, {"method.m1": 0.5, "reuse": str(tmp_path / "run")})
+    found = main.run(changed, tmp_path / "other", figures=False)["metrics"]
+    assert found["original_top1"] == metrics["original_top1"]
+    trained = {p.name for p in (tmp_path / "other").iterdir() if p.is_dir()}
+    assert trained == {"parts_classifier", "fusion"}
+    assert ghns.load_predictor(main.open_run(tmp_path / "other"))
+    changed = override(config, {"method.scda_threshold": 0.9, "reuse": str(tmp_path / "run")})
+    with pytest.raises(UserError, match=r"objects cannot be reused.*scda: 1\.0 -> 0\.9"):
+        main.run(changed, tmp_path / "third", figures=False)
+    changed = override(config, {"reuse": str(tmp_path / "nothing")})
+    with pytest.raises(UserError, match="it has no finished stage classifier"):
+        main.run(changed, tmp_path / "fourth", figures=False)
 
 
 @pytest.mark.usefixtures("relaxed")

@@ -49,7 +49,7 @@ def evaluator_on(run: Run, reader: Reader, batch_size: int):
 
 def train_classifier(run: Run, training: Training) -> Stage:
     """Train it, or find it trained."""
-    stage = run.stage("classifier", training)
+    stage = run.stage("classifier", training, shared=True)
     if stage.done:
         return stage
     model = run.build_model()

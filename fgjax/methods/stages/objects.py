@@ -96,7 +96,7 @@ def locate_objects(
 ) -> Stage:
     """Boxes of all images as the artifact `boxes`, scored against the truth where there is one."""
     thresholds = {"cam": cam_threshold, "scda": scda_threshold}
-    stage = run.stage("objects", after=(classifier,), objects=method, **thresholds)
+    stage = run.stage("objects", after=(classifier,), shared=True, objects=method, **thresholds)
     if stage.done:
         return stage
     dataset = run.dataset

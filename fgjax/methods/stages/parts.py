@@ -299,7 +299,7 @@ def locate_parts(
     run: Run, classifier: Stage, objects: Stage, method: str, settings: Grouping
 ) -> Stage:
     """Part boxes of all crops as the artifact `boxes`, scored where the truth is known."""
-    stage = run.stage("parts", settings, after=(classifier, objects), parts=method)
+    stage = run.stage("parts", settings, after=(classifier, objects), shared=True, parts=method)
     if stage.done:
         return stage
     data, dataset = run.config.data, run.dataset
