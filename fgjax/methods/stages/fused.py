@@ -1,9 +1,7 @@
 """Stage `fusion`: the classifiers' scores in one (GHNS Eq. 11), and the same for new images."""
 
 import itertools
-from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from fgjax.data.loading import crop_resize
@@ -11,9 +9,8 @@ from fgjax.evaluation import classification, fusion
 from fgjax.localization import boxes
 from fgjax.methods.stages.localization import Localizer
 from fgjax.methods.stages.part_networks import PartsClassifier, parts_logits
-from fgjax.methods.stages.predictor import Prediction
+from fgjax.methods.stages.predictor import BatchedPredictor, Prediction, probabilities_of
 from fgjax.models import Backbone
-from fgjax.training import sharding
 from fgjax.training.run import Run, Stage
 
 
@@ -80,8 +77,8 @@ def fuse_scores(
     return stage
 
 
-class FusedPredictor:
-    """Original, object and parts classifier on new images of any size."""
+class FusedPredictor(BatchedPredictor):
+    """Original, object and parts classifier on new images."""
 
     def __init__(
         self,
@@ -94,39 +91,24 @@ class FusedPredictor:
         part_image_size: int,
         weights: np.ndarray,
     ):
-        self.class_names = run.dataset.class_names
-        self._size, self._part_size = run.config.data.image_size, part_image_size
-        self._localizer, self._weights = localizer, weights
+        super().__init__(run)
+        self._localizer, self._weights, self._part_size = localizer, weights, part_image_size
         self._models = ((original, classification.logits_of), (object_, classification.logits_of),
                         (parts, parts_logits))  # fmt: skip
 
-    def __call__(self, images: list[np.ndarray], *, batch_size: int = 16) -> list[Prediction]:
-        """Predictions for RGB uint8 images."""
-        size, results = sharding.divisible(batch_size), []
-        for start in range(0, len(images), size):
-            chunk = images[start : start + size]
-            padded = chunk + [chunk[-1]] * (size - len(chunk))
-            results += self._predict(padded)[: len(chunk)]
-        return results
-
     def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
-        whole = np.stack([crop_resize(image, boxes.WHOLE, self._size) for image in images])
+        whole = self._whole(images)
         found = self._localizer.objects(whole)
-        crops = np.stack([crop_resize(i, box, self._size) for i, box in zip(images, found)])
+        crops = self._crops(images, found)
         parts = self._localizer.parts(crops)
         part_images = np.stack([
             np.stack([crop_resize(crop, box, self._part_size) for box in part_boxes])
             for crop, part_boxes in zip(crops, parts)
         ])  # fmt: skip
         scores = [
-            classification.softmax(_logits(model, outputs_of, pixels))
+            probabilities_of(model, pixels, outputs_of)
             for (model, outputs_of), pixels in zip(self._models, (whole, crops, part_images))
         ]
         probabilities = fusion.fuse(np.stack(scores), self._weights)
         placed = boxes.from_window(parts, found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, placed)]
-
-
-def _logits(model, outputs_of: Callable, images: np.ndarray) -> np.ndarray:
-    outputs = classification.forward(model, outputs_of, {"image": images})
-    return np.asarray(jax.device_get(outputs["logits"]))

@@ -1,0 +1,119 @@
+"""Region proposals on the device: anchors, suppression, crops. Boxes are as in `boxes`.
+
+Fixed shapes throughout, so that all of it runs inside a jitted step; `vmap` over images.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def anchors(grids: Sequence[int], sizes: Sequence[float]) -> np.ndarray:
+    """Square boxes of one size for each grid, centred on its cells, row by row, grid after grid.
+
+    CCFR at 448 px: grids (14, 7) with sizes (96/448, 192/448) give 245.
+
+    Args:
+      grids: cells of each square feature map along a side.
+      sizes: side of its boxes, as a share of the image.
+
+    Returns:
+      float32 [A, 4]; boxes reach over the border, where `crop_and_resize` repeats the border.
+    """
+    found = []
+    for cells, size in zip(grids, sizes, strict=True):
+        middle = (np.arange(cells) + 0.5) / cells
+        y, x = np.meshgrid(middle, middle, indexing="ij")
+        centers = np.stack([y.ravel(), x.ravel()], axis=1)
+        found.append(np.concatenate([centers - size / 2, centers + size / 2], axis=1))
+    return np.concatenate(found).astype(np.float32)
+
+
+def pairwise_iou(one: ArrayLike, other: ArrayLike) -> jax.Array:
+    """Intersection over union [A, B] of boxes [A, 4] and [B, 4]; 0 where both are empty."""
+    one, other = jnp.asarray(one)[:, None], jnp.asarray(other)[None]
+    side = lambda box: jnp.maximum(box[..., 2:] - box[..., :2], 0)  # noqa: E731
+    area = lambda sides: sides[..., 0] * sides[..., 1]  # noqa: E731
+    low = jnp.maximum(one[..., :2], other[..., :2])
+    high = jnp.minimum(one[..., 2:], other[..., 2:])
+    common = area(jnp.maximum(high - low, 0))
+    union = area(side(one)) + area(side(other)) - common
+    return jnp.where(union > 0, common / jnp.where(union > 0, union, 1), 0)
+
+
+def nms(
+    boxes: ArrayLike, scores: ArrayLike, *, iou_threshold: float = 0.25, count: int
+) -> tuple[jax.Array, jax.Array]:
+    """Greedy suppression: the best box, without those that overlap it, and again.
+
+    Args:
+      boxes: [A, 4].
+      scores: [A]; among equals the lower index comes first.
+      iou_threshold: boxes with an IoU of at least this to a chosen one are suppressed.
+      count: how many to choose, at most A.
+
+    Returns:
+      Indices int32 [count] in the order of choice, and bool [count], whether a box was left; the
+      places that are not take the suppressed boxes with the highest scores.
+
+    Raises:
+      ValueError: more boxes are asked for than there are, or shapes do not fit.
+    """
+    boxes, scores = jnp.asarray(boxes), jnp.asarray(scores)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.shape != boxes.shape[:1]:
+        raise ValueError(
+            f"nms: boxes are {boxes.shape} and scores {scores.shape}, but must be [A, 4] and [A]."
+        )
+    if not 1 <= count <= len(scores):
+        raise ValueError(
+            f"nms: {count} regions were asked for, but there are {len(scores)} anchors."
+        )
+    overlaps = pairwise_iou(boxes, boxes) >= iou_threshold
+    lowest = jnp.finfo(scores.dtype).min
+
+    def choose(place, state):
+        available, taken, indices, valid = state
+        left = jnp.any(available)
+        candidates = jnp.where(left, available, ~taken)
+        best = jnp.argmax(jnp.where(candidates, jnp.maximum(scores, lowest), -jnp.inf))
+        best = best.astype(jnp.int32)
+        return (
+            available & ~overlaps[best] & (jnp.arange(len(scores)) != best),
+            taken.at[best].set(True),
+            indices.at[place].set(best),
+            valid.at[place].set(left),
+        )
+
+    every = jnp.ones(len(scores), bool)
+    start = (every, ~every, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool))
+    _, _, indices, valid = jax.lax.fori_loop(0, count, choose, start)
+    return indices, valid
+
+
+def crop_and_resize(images: ArrayLike, boxes: ArrayLike, *, size: int) -> jax.Array:
+    """Boxes of images, bilinearly resized: [B, H, W, C] and [B, R, 4] to [B, R, S, S, C].
+
+    Pixel centres lie at (i + ½) / S of the box, as in OpenCV's `resize` and PyTorch's
+    `interpolate(align_corners=False)`; outside the image the border repeats. Two products with
+    interpolation matrices: no gather, and gradients reach the images (not the boxes).
+    """
+    images = jnp.asarray(images)
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
+    height, width = images.shape[1:3]
+    rows = _interpolation(boxes[..., 0], boxes[..., 2], height, size)
+    columns = _interpolation(boxes[..., 1], boxes[..., 3], width, size)
+    rows, columns = rows.astype(images.dtype), columns.astype(images.dtype)
+    tall = jnp.einsum("brsh,bhwc->brswc", rows, images)
+    return jnp.einsum("brtw,brswc->brstc", columns, tall)
+
+
+def _interpolation(low: jax.Array, high: jax.Array, pixels: int, size: int) -> jax.Array:
+    """Weights [B, R, size, pixels] of a line's pixels for the places along a box."""
+    share = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
+    places = (low[..., None] + share * (high - low)[..., None]) * pixels - 0.5
+    places = jnp.clip(places, 0, pixels - 1)
+    distance = jnp.abs(places[..., None] - jnp.arange(pixels, dtype=jnp.float32))
+    return jnp.maximum(1 - distance, 0)

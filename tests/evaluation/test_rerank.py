@@ -1,0 +1,119 @@
+"""Re-ranking: Eq. 8 and 9 by loops, and what must never change."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgjax.errors import UserError
+from fgjax.evaluation import rerank
+
+
+def world(seed, queries=6, classes=7, database=20, depth=4):
+    rng = np.random.default_rng(seed)
+    return (
+        rng.dirichlet(np.ones(classes) * 0.7, queries),
+        rng.normal(size=(queries, depth)).astype(np.float32),
+        rng.normal(size=(database, depth)).astype(np.float32),
+        rng.integers(0, classes, database),
+    )
+
+
+def by_loops(p, q, x, y, *, top_n, top_m, t_sf, t_sc, alpha, beta, per_class):
+    """The order of classes of each query, most likely first."""
+    unit = lambda v: v / np.linalg.norm(v)  # noqa: E731
+    orders = []
+    for i in range(len(p)):
+        coarse = sorted(range(p.shape[1]), key=lambda c: (-p[i, c], c))
+        sims = sorted(((float(unit(q[i]) @ unit(v)), k) for k, v in enumerate(x)), reverse=True)
+        sums = dict.fromkeys(coarse[:top_n], 0.0)
+        for sim, k in sims[:top_m]:
+            if sim > t_sc and y[k] in sums:
+                sums[y[k]] += sim
+        total = sum(sums.values())
+        if total <= 0 or (not per_class and p[i].max() >= t_sf):
+            orders.append(coarse)
+            continue
+        new = {}
+        for c in coarse[:top_n]:
+            keeps = per_class and p[i, c] >= t_sf
+            new[c] = p[i, c] if keeps else alpha * p[i, c] + beta * sums[c] / total
+        first = sorted(coarse[:top_n], key=lambda c: (-new[c], coarse.index(c)))
+        orders.append(first + coarse[top_n:])
+    return np.array(orders)
+
+
+def order_of(scores):
+    return np.argsort(-scores, axis=1, kind="stable")
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_order_is_that_of_plain_loops(seed, per_class):
+    p, q, x, y = world(seed)
+    options = {"top_n": 4, "top_m": 9, "alpha": 0.3, "beta": 0.8, "per_class": per_class}
+    scores = rerank(p, q, x, y, probability_threshold=0.5, similarity_threshold=0.1, **options)
+    wanted = by_loops(p, q, x, y, t_sf=0.5, t_sc=0.1, **options)
+    np.testing.assert_array_equal(order_of(scores), wanted)
+
+
+def test_by_hand():
+    """Two of three near images are of class 1: 0.9 + 0.6 against 0.8, of 2.3 in all."""
+    p = [[0.5, 0.4, 0.1]]
+    angles = np.arccos([0.9, 0.8, 0.6, 0.2])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    scores = rerank(
+        p, [[1, 0]], x, [1, 0, 1, 2], top_n=2, top_m=4, similarity_threshold=0.5, alpha=0.5, beta=2
+    )
+    np.testing.assert_allclose(scores[0, :2], [0.25 + 2 * 0.8 / 2.3, 0.2 + 2 * 1.5 / 2.3])
+    assert scores[0, 2] < scores[0, :2].min()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 7), st.booleans())
+def test_what_never_changes(seed, top_n, per_class):
+    p, q, x, y = world(seed)
+    options = {"top_n": top_n, "top_m": 8, "similarity_threshold": 0.0, "per_class": per_class}
+    before = order_of(p)
+    same = rerank(p, q, x, y, alpha=1, beta=0, probability_threshold=0.9, **options)
+    np.testing.assert_array_equal(order_of(same), before)
+    nothing = rerank(p, q, x, y, probability_threshold=0, **options)
+    np.testing.assert_array_equal(order_of(nothing), before)
+    after = order_of(rerank(p, q, x, y, probability_threshold=0.9, **options))
+    np.testing.assert_array_equal(after[:, top_n:], before[:, top_n:])
+    np.testing.assert_array_equal(np.sort(after[:, :top_n]), np.sort(before[:, :top_n]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 7))
+def test_an_oracle_never_hurts(seed, top_n):
+    p, _, _, y = world(seed)
+    truth = np.random.default_rng(seed + 1).integers(0, 7, len(p))
+    scores = rerank(p, np.eye(7)[truth], np.eye(7)[y], y, top_n=top_n, top_m=20,
+                    probability_threshold=1.1)  # fmt: skip
+    before, after = order_of(p)[:, 0] == truth, order_of(scores)[:, 0] == truth
+    assert (after >= before).all()
+
+
+def test_ties_keep_the_order_of_the_probabilities():
+    p = np.array([[0.1, 0.4, 0.2, 0.3]])
+    scores = rerank(p, [[1, 0]], [[1, 0], [1, 0]], [1, 3], top_n=4, top_m=2)
+    assert order_of(scores)[0].tolist() == [1, 3, 2, 0]
+
+
+def test_zero_features_have_no_neighbours_and_missing_classes_no_score():
+    p, q, x, y = world(0)
+    np.testing.assert_array_equal(rerank(p, 0 * q, x, y, top_m=5, probability_threshold=2), p)
+    np.testing.assert_array_equal(rerank(p, q, 0 * x, y, top_m=5, probability_threshold=2), p)
+    scores = rerank(p, q, x, np.zeros_like(y), top_n=7, top_m=20, probability_threshold=2,
+                    similarity_threshold=0)  # fmt: skip
+    assert (order_of(scores)[:, 0] == 0).all() and np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"top_n": 8}, "in 1 … 7"), ({"top_n": 0}, "in 1 … 7"), ({"top_m": 21}, "in 1 … 20")],
+)
+def test_too_much_is_refused(options, says):
+    with pytest.raises(UserError, match=says):
+        rerank(*world(0), **{"top_m": 5, **options})
