@@ -461,8 +461,17 @@ def train_object_classifier(run: Run, config: Config, classifier: Stage, objects
 
 
 def load_predictor(run: Run) -> FusedPredictor:
-    """For images from anywhere: the object's box, its parts, and the fused probabilities."""
+    """For images from anywhere: the object's box, its parts, and the fused probabilities.
+
+    Raises:
+      UserError: the run was trained on annotated parts.
+    """
     config: Config = run.config.method
+    if config.parts == "annotated":
+        raise UserError(
+            f"{run.workdir} was trained on annotated parts, which new images do not have: train "
+            "with config.method.parts=grouping to predict."
+        )
     stages = train(run, config)
     model = build_parts_classifier(run, config, stages["part_networks"])
     checkpoints.restore_model(stages["parts_classifier"].folder, model)
