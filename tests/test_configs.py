@@ -121,7 +121,6 @@ def test_from_archive_to_result(name, method, prepared, tmp_path):
         settings.samples = 4
     if method == "ghns":
         settings.tau, settings.hard_negatives, settings.part_image_size = 0.0, 2, 16
-        settings.per_class = 2
     with jax.numpy_dtype_promotion("standard"):  # optax's SGD under float32 weights
         results = main.run(config, tmp_path, figures=False)
     metrics, protocol = results["metrics"], results["protocol"]
