@@ -1,6 +1,9 @@
 """Four simulated devices, strict types, and small data for all tests."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Most of a test's time is compiling: LLVM does without its optimizations here, but not in the
 # subprocesses that stand for what people run.
@@ -9,6 +12,10 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all processes of this run of the tests
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="fgjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
 import pytest

@@ -177,9 +177,13 @@ def dogs(folder: pathlib.Path, *, each: int = 3) -> list[str]:
     return names
 
 
-def flowers(folder: pathlib.Path, *, classes: int = 4, each: int = 6) -> int:
-    """102flowers.tgz and the two lists; of each class a third trains, validates, tests."""
-    labels = np.tile(np.arange(classes), each)
+def flowers(folder: pathlib.Path, *, each: int = 6) -> None:
+    """102flowers.tgz and the two lists, with two classes of each half of the 102.
+
+    Of each class a third trains, validates, tests.
+    """
+    classes = 4
+    labels = np.tile([0, 1, 51, 101], each)
     files = {f"jpg/image_{n + 1:05d}.jpg": picture(n, int(label)) for n, label in enumerate(labels)}
     tar(folder / "102flowers.tgz", files)
     numbers = np.arange(1, len(labels) + 1)
@@ -187,7 +191,6 @@ def flowers(folder: pathlib.Path, *, classes: int = 4, each: int = 6) -> int:
     (folder / "imagelabels.mat").write_bytes(mat(labels=labels[None].astype(np.uint8) + 1))
     sets = {key: numbers[thirds == k][None] for k, key in enumerate(("trnid", "valid", "tstid"))}
     (folder / "setid.mat").write_bytes(mat(**sets))
-    return classes
 
 
 def pets(folder: pathlib.Path, *, each: int = 3) -> list[str]:

@@ -112,6 +112,8 @@ def test_flowers_train_on_validation_images_too(tmp_path, manual):
     assert (len(dataset.train), len(dataset.test)) == (16, 8)
     assert np.isnan(dataset.train.boxes).all()
     assert_labels_boxes_and_pictures_agree(dataset, boxes=False)
+    halves = dataset.zero_shot()
+    assert set(halves.train.labels) == {0, 1} and set(halves.test.labels) == {51, 101}
 
 
 def test_pets_in_ascii_order_with_missing_annotations(tmp_path, manual):

@@ -435,6 +435,7 @@ def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
         main.run(changed, tmp_path / "fourth", figures=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("relaxed")
 def test_extractors_that_learn_and_test_tuned_weights_are_labelled(config, tmp_path):
     config.method.extractors, config.method.fusion = "finetuned", "test"
