@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from absl import flags
 from PIL import Image
+from scipy import io as matlab
 
 from fgjax.config import Augmentation, Data
 from fgjax.data import datasets, images, loading, mixing
@@ -28,42 +29,23 @@ SIZE, WIDTH, HEIGHT, BATCH = 448, 800, 600, 16
 PARTS = np.array([[0.2, 0.0, 0.6, 0.4], [0.3, 0.3, 0.7, 0.7], [0.2, 0.6, 0.6, 1.0]], np.float32)
 
 
-def write_folder(root: pathlib.Path, count: int, classes: int) -> None:
-    """Pictures with detail on several scales, as photographs have."""
+def write_pictures(root: pathlib.Path, count: int, classes: int) -> np.ndarray:
+    """Pictures with detail on several scales, as photographs have, in Oxford Flowers' layout."""
+    (root / "jpg").mkdir(parents=True)
     for number in range(count):
         rng = np.random.default_rng(number)
         pixels = np.zeros((HEIGHT, WIDTH, 3), np.float32)
         for scale in (4, 16, 64):
             coarse = rng.normal(0, 30, (HEIGHT // scale + 1, WIDTH // scale + 1, 3))
             pixels += cv2.resize(coarse.astype(np.float32), (WIDTH, HEIGHT))
-        folder = root / f"class{number % classes:02d}"
-        folder.mkdir(parents=True, exist_ok=True)
         picture = np.clip(pixels + 128, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{number:05d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
-
-
-class Folder(datasets.base.FineGrainedBuilder):
-    """The written pictures as prepared files."""
-
-    title = "pictures"
-    root = pathlib.Path()
-
-    def class_names(self):
-        return sorted(p.name for p in self.root.iterdir())
-
-    def layout(self):
-        return None
-
-    def examples(self, split, work_dir):
-        files = sorted(self.root.rglob("*.jpg"))
-        label_of = {name: k for k, name in enumerate(self.class_names())}
-
-        def read():
-            for file in files:
-                yield {"image": file.read_bytes(), "label": label_of[file.parent.name],
-                       "bbox": np.full(4, np.nan, np.float32), "filename": file.name}  # fmt: skip
-
-        return len(files), read()
+        path = root / "jpg" / f"image_{number + 1:05d}.jpg"
+        cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    labels, numbers = np.arange(count) % classes, np.arange(1, count + 1)
+    matlab.savemat(root / "imagelabels.mat", {"labels": labels[None] + 1})
+    sets = {"trnid": numbers[None, :-8], "valid": numbers[None, -8:-4], "tstid": numbers[None, -4:]}
+    matlab.savemat(root / "setid.mat", sets)
+    return labels
 
 
 def ours(split, mixed: bool, workers: int):
@@ -80,12 +62,11 @@ def ours(split, mixed: bool, workers: int):
     return (batch["image"] for batch in loading.batches(stream, batch_size=size, data=data))
 
 
-def theirs(root: pathlib.Path, mixed: bool, workers: int):
+def theirs(root: pathlib.Path, labels: np.ndarray, mixed: bool, workers: int):
     """The same by PyTorch and Pillow, endless."""
     import torch
 
     files = sorted(root.rglob("*.jpg"))
-    labels = np.array([int(f.parent.name[5:]) for f in files])
 
     def read(index, rng):
         with Image.open(files[index]) as image:
@@ -169,11 +150,9 @@ def _main():
     flags.FLAGS.mark_as_parsed()
     workers = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as home:
-        root = pathlib.Path(home) / "pictures"
-        write_folder(root, 320, 8)
-        Folder.root = root
-        builder = Folder(data_dir=home, file_format="array_record")
-        split = datasets.base.load(builder).train
+        root = pathlib.Path(home) / "manual" / "flowers102"
+        labels = write_pictures(root, 320, 8)
+        split = datasets.load_dataset("flowers/subset", data_dir=home).train
         for name, cost in decoders(root).items():
             print(f"decoding, {name}: {cost:.2f} ms")
         print("\n| work | fgjax, images/s | DataLoader and Pillow | ratio |\n|---|---|---|---|")
@@ -181,7 +160,7 @@ def _main():
             rates = []
             for _ in range(options.turns):
                 mine = rate(ours(split, mixed, workers), options.batches)
-                rates.append((mine, rate(theirs(root, mixed, workers), options.batches)))
+                rates.append((mine, rate(theirs(root, labels, mixed, workers), options.batches)))
             mine, other = np.median(rates, axis=0)
             ratio = np.median([a / b for a, b in rates])
             print(f"| {title} | {mine:.0f} | {other:.0f} | {ratio:.2f} |", flush=True)
