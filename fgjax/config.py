@@ -89,8 +89,8 @@ class Config:
 
 
 # Fields that change how a run is carried out but not what it computes.
-_INDIFFERENT = ("data.path", "data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
-                "checkpoints.", "reuse")  # fmt: skip
+_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.",
+                "reuse")  # fmt: skip
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -229,15 +229,15 @@ def weights(config: Config) -> list[Finding]:
 
 def workdir(config: Config, folder: pathlib.Path) -> list[Finding]:
     """Writable, with room, and not another run's."""
-    existed = folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         main.claim(folder, config, record=False)
     except UserError as error:
         return [Finding(PROBLEM, f"workdir {folder}", str(error))]
     free = shutil.disk_usage(folder).free / _GIB
     state = "holds this run: it would resume" if (folder / "config.json").exists() else "is free"
-    if not existed:
-        folder.rmdir()
+    for path in made:
+        path.rmdir()
     text = f"workdir {folder} {state}; {free:.0f} GiB left on its disk"
     if free < 2:
         return [Finding(NOTE, text, "checkpoints of large networks take about 1 GiB: make room")]

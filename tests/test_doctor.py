@@ -110,7 +110,7 @@ def test_workdirs(tiny_config, tmp_path):
     from fgjax import main
 
     assert levels(doctor.workdir(tiny_config, tmp_path / "new" / "run")) == [OK]
-    assert not (tmp_path / "new" / "run").exists()
+    assert not (tmp_path / "new").exists()
     main.claim(tmp_path / "run", tiny_config)
     (found,) = doctor.workdir(tiny_config, tmp_path / "run")
     assert found.level == OK and "would resume" in found.text

@@ -1,6 +1,7 @@
 """Batches of chosen classes: P classes with K images each, as a pure function of the position."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import grain.python as grain
@@ -39,14 +40,18 @@ class ClassBatches:
                 f"batch size that is a multiple of {self.per_class} and at most {most}."
             )
 
+    @functools.cached_property
+    def _members(self) -> dict[int, np.ndarray]:
+        """The rows of each class, in ascending order of both."""
+        labels = self.labels[self.indices]
+        return {int(k): self.indices[labels == k] for k in np.unique(labels)}
+
     def row(self, position: int) -> int:
         """The row; a class with fewer than K images repeats them."""
         batch, slot = divmod(position, self.batch_size)
-        rng = generator(self.seed, batch)
-        classes = rng.permutation(np.unique(self.labels[self.indices]))
-        label = classes[slot // self.per_class]
-        members = self.indices[self.labels[self.indices] == label]
-        order = generator(self.seed, batch, int(label)).permutation(members)
+        classes = generator(self.seed, batch).permutation(list(self._members))
+        label = int(classes[slot // self.per_class])
+        order = generator(self.seed, batch, label).permutation(self._members[label])
         return int(np.resize(order, self.per_class)[slot % self.per_class])
 
 

@@ -129,3 +129,15 @@ def test_folders_that_cannot_work(tmp_path):
     fill(tmp_path / "two" / "test", classes=("ant", "wasp"))
     with pytest.raises(UserError, match=r"has the class wasp, but .* no image of it"):
         load(tmp_path / "two", tmp_path)
+
+
+def test_another_folder_is_another_config(tmp_path):
+    """A finished study or run must not be taken for one of other images."""
+    from fgjax.config import Config, identity
+    from fgjax.methods import lapm
+
+    one, other = (
+        identity(Config(data=Data(dataset="folder", path=path), method=lapm.Config()))
+        for path in ("ants", "bees")
+    )
+    assert one != other
