@@ -5,11 +5,13 @@
 needs benchmarks/requirements.txt. JPEGs of 800 × 600 pixels (detailed pictures, not the built-in
 aircraft) become batches of 448 × 448: plain (random crop, resize, flip), and mixed by parts as LAPM
 does, four images of each reference. Ours reads array_record through grain; theirs reads files with
-`torch.utils.data.DataLoader`, Pillow's `draft` mode included. Both do the same work and use as many
-workers as there are cores; the two take turns, and the ratio is the median of ours to theirs.
+`torch.utils.data.DataLoader`, Pillow's `draft` mode included, in as many processes as there are
+cores. Both do the same work; ours runs in threads (`--config.data.workers=0`) and in as many
+processes. The three take turns, and a ratio is the median of ours to theirs.
 """
 
 import argparse
+import gc
 import os
 import pathlib
 import sys
@@ -127,11 +129,9 @@ def decoders(root: pathlib.Path, count: int = 100) -> dict[str, float]:
     """Milliseconds to decode an image in one thread."""
     data = [file.read_bytes() for file in sorted(root.rglob("*.jpg"))[:count]]
     ways = {
-        "OpenCV, what fgjax does": images.decode,
+        "simplejpeg, what fgjax does": images.decode,
         "Pillow": images._by_pillow,
-        "OpenCV at half size": lambda d: cv2.imdecode(
-            np.frombuffer(d, np.uint8), cv2.IMREAD_REDUCED_COLOR_2
-        ),
+        "OpenCV": lambda d: cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_COLOR),
     }
     found = {}
     for name, way in ways.items():
@@ -155,15 +155,20 @@ def _main():
         split = datasets.load_dataset("flowers/subset", data_dir=home).train
         for name, cost in decoders(root).items():
             print(f"decoding, {name}: {cost:.2f} ms")
-        print("\n| work | fgjax, images/s | DataLoader and Pillow | ratio |\n|---|---|---|---|")
+        print("\n| work | fgjax, threads | fgjax, processes | DataLoader and Pillow | ratios |")
+        print("|---|---|---|---|---|")
         for mixed, title in ((False, "crop, resize, flip"), (True, "sets mixed by parts")):
             rates = []
             for _ in range(options.turns):
-                mine = rate(ours(split, mixed, workers), options.batches)
-                rates.append((mine, rate(theirs(root, labels, mixed, workers), options.batches)))
-            mine, other = np.median(rates, axis=0)
-            ratio = np.median([a / b for a, b in rates])
-            print(f"| {title} | {mine:.0f} | {other:.0f} | {ratio:.2f} |", flush=True)
+                row = [rate(ours(split, mixed, count), options.batches) for count in (0, workers)]
+                gc.collect()  # each ends before the next one starts
+                row.append(rate(theirs(root, labels, mixed, workers), options.batches))
+                gc.collect()
+                rates.append(row)
+            rates = np.array(rates)
+            middle, ratios = np.median(rates, 0), np.median(rates[:, :2] / rates[:, 2:], 0)
+            cells = [f"{value:.0f}" for value in middle] + [f"{ratios[0]:.2f}, {ratios[1]:.2f}"]
+            print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

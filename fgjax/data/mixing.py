@@ -46,10 +46,12 @@ def label_weights(pasted: list[tuple[int, int, int, int]], size: int) -> np.ndar
     `pasted` are the rectangles of B and then C, in the order of pasting; the later one owns the
     overlap (M_A = 1 − M_B − M_C with disjoint masks, LAPM Eq. 4).
     """
-    owner = np.zeros((size, size), np.uint8)
-    for number, (y0, x0, y1, x1) in enumerate(pasted, start=1):
-        owner[y0:y1, x0:x1] = number
-    return np.bincount(owner.ravel(), minlength=3).astype(np.float32) / owner.size
+    areas = [(y1 - y0) * (x1 - x0) for y0, x0, y1, x1 in pasted]
+    if len(pasted) == 2:
+        (y0, x0, y1, x1), (v0, u0, v1, u1) = pasted
+        areas[0] -= max(0, min(y1, v1) - max(y0, v0)) * max(0, min(x1, u1) - max(x0, u0))
+    areas += [0] * (2 - len(areas))
+    return np.array([size * size - sum(areas), *areas], np.float32) / (size * size)
 
 
 def random_box(rng: np.random.Generator) -> np.ndarray:
@@ -121,11 +123,13 @@ class SetMixing:
         rng = generator(self.seed, position)
         positive = is_positive(position, *self.ratio)
         labels, size = self.reader.split.labels, self.reader.size
-        reference, parts = self.reader.read(index, rng)
+        images = np.empty((4, size, size, 3), np.uint8)
+        _, parts = self.reader.read(index, rng, out=images[0])
+        images[1] = images[2] = images[0]
         donors = (self._same_class if positive else self._other_classes)(index, rng)
         (donor_b, parts_b, label_b), (donor_c, parts_c, label_c), (last, _, label_last) = donors
 
-        images = np.stack([reference, reference, reference, last])
+        images[3] = last
         weights = np.zeros((4, 3), np.float32)
         weights[[0, 3], 0] = 1
         pasted = np.zeros((4, 2, 4), np.int32)

@@ -47,6 +47,22 @@ def test_exif_orientation(kind):
     close(images.decode(data), gradient())
 
 
+def test_pixels_may_lie_in_a_buffer_that_is_large_enough():
+    data = encoded(Image.fromarray(gradient()), "JPEG", quality=98, subsampling=0)
+    buffer = np.zeros(gradient().size + 10, np.uint8)
+    found = images.decode(data, buffer=buffer)
+    assert np.shares_memory(found, buffer)
+    np.testing.assert_array_equal(found, images.decode(data))
+    assert not np.shares_memory(images.decode(data, buffer=buffer[:20]), buffer)
+
+
+def test_exif_without_an_orientation_changes_nothing():
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    data = encoded(Image.fromarray(gradient()), "JPEG", exif=exif, quality=98, subsampling=0)
+    close(images.decode(data), gradient())
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_grey(kind):
     grey = gradient()[..., 0]

@@ -4,12 +4,13 @@ import dataclasses
 import itertools
 from unittest import mock
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 from fgjax.config import Augmentation, Data
-from fgjax.data import loading, mixing
+from fgjax.data import images, loading, mixing
 from fgjax.errors import UserError
 from fgjax.localization import boxes
 
@@ -95,12 +96,46 @@ def test_flips_and_crops_move_the_parts_with_the_pixels(tiny_dataset):
     reader = loading.Reader(
         split, 64, Augmentation(crop_scale=0.8, flip=True), parts=np.repeat(part[None], 96, 0)
     )
-    with mock.patch.object(loading, "decode", lambda *a: image):
+    with mock.patch.object(loading, "decode", lambda *a, **k: image):
         for seed in range(20):
             pixels, found = reader.read(0, np.random.default_rng(seed))
             y0, x0, y1, x1 = boxes.to_pixels(found[0], 64, 64)
             inside = pixels[y0:y1, x0:x1].sum()
             assert inside > 0.97 * pixels.sum()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 64), (150, 130), (300, 90), (40, 50)])
+def test_resizing_keeps_edges_where_they_are(shape):
+    """An image of two halves stays one, whatever the factor; no pixel is lost at the border."""
+    height, width = shape
+    image = np.zeros((height, width, 3), np.uint8)
+    image[height // 2 :, :, 0] = 200
+    image[:, width // 2 :, 1] = 200
+    found = loading.crop_resize(image, boxes.WHOLE, 32).astype(float)
+    np.testing.assert_allclose(found[..., 0].mean(), 100, atol=4)
+    np.testing.assert_allclose(found[..., 1].mean(), 100, atol=4)
+    assert (found[18:, :, 0] == 200).all() and (found[:14, :, 0] == 0).all()
+    assert (found[:, 18:, 1] == 200).all() and (found[:, :14, 1] == 0).all()
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 2.5, 3.9])
+def test_shrinking_does_not_alias(factor):
+    """Noise of single pixels averages out; sampling two pixels of each would keep it."""
+    side = int(32 * factor)
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype(np.uint8)
+    found = loading.crop_resize(image, boxes.WHOLE, 32).astype(float)
+    exact = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(float)
+    assert found.std() < 1.1 * exact.std()
+
+
+def test_images_do_not_share_memory(tiny_dataset):
+    """What one read returned is not overwritten by the next."""
+    reader = loading.Reader(tiny_dataset.train, 32, Augmentation())
+    first, _ = reader.read(0, np.random.default_rng(0))
+    kept = first.copy()
+    for row in range(1, 5):
+        reader.read(row)
+    np.testing.assert_array_equal(first, kept)
 
 
 def test_held_out_is_stratified_and_reproducible():
@@ -115,4 +150,4 @@ def test_held_out_is_stratified_and_reproducible():
 
 def test_an_unreadable_image_names_its_file():
     with pytest.raises(UserError, match=r"bad\.jpg"):
-        loading.decode(b"not an image", "bad.jpg")
+        images.decode(b"not an image", "bad.jpg")

@@ -88,13 +88,15 @@ def test_only_the_pasted_parts_change(reader):
 def test_the_pasted_patch_is_the_donors_same_part(reader):
     """Donors are flat colours per part, so that a patch tells where it came from."""
 
-    def painted(index, rng=None, *, flip=None):
+    def painted(index, rng=None, *, flip=None, out=None):
         image = np.full((SIZE, SIZE, 3), 200 if index == 11 else 0, np.uint8)
         parts = np.array([[0, 0, 0.25, 0.25], [0.5, 0, 0.75, 0.5], [0.5, 0.5, 1, 1]], np.float32)
         if index != 11:
             for number, box in enumerate(parts):
                 y0, x0, y1, x1 = boxes.to_pixels(box, SIZE, SIZE)
                 image[y0:y1, x0:x1] = 50 + number
+        if out is not None:
+            out[:] = image
         return image, parts
 
     fake = dataclasses.replace(reader)
