@@ -22,7 +22,7 @@
 
 from configs import common
 from fgjax.config import Augmentation, Config, Data, Optimizer, Training
-from fgjax.methods import ghns, hdcl, lapm
+from fgjax.methods import ccfr, ghns, hdcl, lapm
 from fgjax.methods.stages.parts import Grouping
 
 
@@ -36,8 +36,9 @@ def get_config(argument: str = "") -> Config:
             "lapm": lambda: common.lapm_of(name, lambda_=0.8),
             "ghns": lambda: common.ghns_of(name, hard_negatives=200, fusion=(0.4, 0.4, 0.2)),
             "hdcl": lambda: common.hdcl_of(name),
+            "ccfr": lambda: common.ccfr_of(name, probability_threshold=0.7),
         },
-        {"lapm": _lapm_demo, "ghns": _ghns_demo, "hdcl": _hdcl_demo},
+        {"lapm": _lapm_demo, "ghns": _ghns_demo, "hdcl": _hdcl_demo, "ccfr": _ccfr_demo},
     )
 
 
@@ -125,3 +126,22 @@ def _hdcl_demo() -> Config:
             start=training(20, 2e-3), embedding=training(20, 1e-3), beside_softmax=True
         ),
     )
+
+
+def _ccfr_demo() -> Config:
+    # The stage classifier is LAPM's demo's: --config.reuse=… takes it. 12 × 12 and 6 × 6 anchors.
+    def training(epochs: int, rate: float) -> Training:
+        adamw = Optimizer("adamw", rate, schedule="cosine", warmup_epochs=0.5)
+        return Training(epochs, 32, adamw)
+
+    config = _lapm_demo()
+    config.method = ccfr.Config(
+        crop_size=48,
+        pyramid_width=64,
+        beside_nts=True,
+        classifier=config.method.classifier,
+        pretrain=training(10, 2e-3),
+        navigator=training(6, 1e-3),
+        enhance=training(10, 1e-3),
+    )
+    return config

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from fgjax.config import Config, Data, Optimizer, Training
 from fgjax.errors import UserError
-from fgjax.methods import ghns, hdcl, lapm
+from fgjax.methods import ccfr, ghns, hdcl, lapm
 from fgjax.methods.stages.parts import Grouping
+from fgjax.methods.stages.reranking import Reranking
 
 RESNET50 = "timm/resnet50.tv_in1k"
 
@@ -154,6 +155,31 @@ def hdcl_of(dataset: str) -> Config:
         pooling="max_average",
         data=Data(dataset=dataset, zero_shot=True, image_size=280, held_out=0.0),
         method=hdcl.Config(embedding=Training(epochs=100, batch_size=60, optimizer=sgd)),
+    )
+
+
+def ccfr_of(dataset: str, *, probability_threshold: float) -> Config:
+    """CCFR's section 4.2: batch 16, SGD 0.001 × 0.1 every 30 epochs, weight decay 1e-4.
+
+    `probability_threshold` is the preset of T_sf. The paper leaves open: 60 epochs of each stage,
+    momentum 0.9.
+    """
+
+    def training() -> Training:
+        sgd = Optimizer("sgd", 1e-3, schedule="step", decay_rate=0.1, decay_epochs=30)
+        return Training(epochs=60, batch_size=16, optimizer=sgd)
+
+    return Config(
+        backbone="resnet50",
+        pretrained=RESNET50,
+        data=Data(dataset=dataset, image_size=448),
+        method=ccfr.Config(
+            rerank=Reranking(probability_threshold=probability_threshold),
+            classifier=Training(epochs=60, batch_size=16, optimizer=sgd_for(60)),
+            pretrain=training(),
+            navigator=training(),
+            enhance=training(),
+        ),
     )
 
 

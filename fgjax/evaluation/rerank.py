@@ -1,5 +1,8 @@
 """Fine re-ranking of a coarse classification by retrieval (CCFR Eq. 8, 9)."""
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -51,42 +54,137 @@ def rerank(
     Raises:
       UserError: top_n exceeds the classes, top_m the database, or features are not finite.
     """
-    probabilities = np.asarray(probabilities, np.float64)
+    neighbours = find_neighbours(queries, database, database_labels, count=top_m)
+    return rescore(
+        probabilities, neighbours, top_n=top_n, top_m=top_m,
+        probability_threshold=probability_threshold, similarity_threshold=similarity_threshold,
+        alpha=alpha, beta=beta, per_class=per_class,
+    )  # fmt: skip
+
+
+class Neighbours(NamedTuple):
+    """The nearest training images of queries, best first.
+
+    Attributes:
+      similarities: cosines [Q, M].
+      labels: int [Q, M].
+      rows: of the database, int [Q, M].
+    """
+
+    similarities: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def find_neighbours(
+    queries: ArrayLike, database: ArrayLike, database_labels: ArrayLike, *, count: int
+) -> Neighbours:
+    """The `count` nearest rows by cosine, found once for any number of `rescore`.
+
+    Raises:
+      UserError: count exceeds the database, or features are not finite.
+    """
     labels = np.asarray(database_labels)
+    if not 1 <= count <= len(labels):
+        raise UserError(
+            f"top_m is {count}, but must be in 1 … {len(labels)}, the images of the database."
+        )
+    similarities, rows = nearest(
+        normalize_rows(queries, "queries"), normalize_rows(database, "the database"), count=count
+    )
+    return Neighbours(similarities, labels[rows], rows)
+
+
+def rescore(
+    probabilities: ArrayLike,
+    neighbours: Neighbours,
+    *,
+    top_n: int = 5,
+    top_m: int = 50,
+    probability_threshold: float = 0.7,
+    similarity_threshold: float = 0.7,
+    alpha: float = 0.0,
+    beta: float = 1.0,
+    per_class: bool = False,
+) -> np.ndarray:
+    """`rerank` with neighbours that are known, of which the first top m are used."""
+    probabilities = np.asarray(probabilities, np.float64)
     classes = probabilities.shape[1]
     if not 1 <= top_n <= classes:
         raise UserError(f"top_n is {top_n}, but must be in 1 … {classes}, the number of classes.")
-    if not 1 <= top_m <= len(labels):
-        raise UserError(
-            f"top_m is {top_m}, but must be in 1 … {len(labels)}, the images of the database."
-        )
-    similarities, rows = nearest(
-        normalize_rows(queries, "queries"), normalize_rows(database, "the database"), count=top_m
-    )
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_n]
     first = np.take_along_axis(probabilities, order, axis=1)
-    counted = np.where(similarities > similarity_threshold, similarities, 0.0).astype(np.float64)
-    own = labels[rows][:, None] == order[..., None]  # [Q, n, m]
-    sums = np.sum(own * counted[:, None], axis=2)
-    total = sums.sum(axis=1, keepdims=True)
-    found = np.divide(sums, total, out=np.zeros_like(sums), where=total > 0)
+    found, total = class_similarities(
+        neighbours, order, top_m=top_m, similarity_threshold=similarity_threshold
+    )
     mixed = alpha * first + beta * found
     if per_class:
         mixed = np.where(first >= probability_threshold, first, mixed)
-        changes = total[:, 0] > 0
+        changes = total > 0
     else:
-        changes = (total[:, 0] > 0) & (first[:, 0] < probability_threshold)
-    scores = probabilities.copy()
-    scores[changes] -= 1 + classes  # below whatever the top n get
-    for query in np.flatnonzero(changes):
-        place = np.argsort(-mixed[query], kind="stable")  # among equals, the more probable
-        scores[query, order[query, place]] = _descending(mixed[query, place])
-    return scores
+        changes = (total > 0) & (first[:, 0] < probability_threshold)
+    place = np.argsort(-mixed, axis=1, kind="stable")  # among equals, the more probable
+    renewed = probabilities - (1 + classes)  # below whatever the top n get
+    np.put_along_axis(
+        renewed,
+        np.take_along_axis(order, place, axis=1),
+        _descending(np.take_along_axis(mixed, place, axis=1)),
+        axis=1,
+    )
+    return np.where(changes[:, None], renewed, probabilities)
+
+
+def class_similarities(
+    neighbours: Neighbours, classes: np.ndarray, *, top_m: int, similarity_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sc of Eq. 9 [Q, n] for classes int [Q, n], and its denominator [Q]; Sc is 0 where that is."""
+    similarities = neighbours.similarities[:, :top_m].astype(np.float64)
+    counted = np.where(similarities > similarity_threshold, similarities, 0.0)
+    own = neighbours.labels[:, None, :top_m] == classes[..., None]  # [Q, n, m]
+    sums = np.sum(own * counted[:, None], axis=2)
+    total = sums.sum(axis=1)
+    share = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=total[:, None] > 0)
+    return share, total
+
+
+class Thresholds(NamedTuple):
+    """What Eq. 8 and 9 leave to choose."""
+
+    top_n: int
+    top_m: int
+    probability_threshold: float
+    similarity_threshold: float
+
+
+def search_thresholds(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    neighbours: Neighbours,
+    candidates: Sequence[Thresholds],
+    **options: Any,
+) -> tuple[Thresholds, float]:
+    """The first candidate with the highest top-1 accuracy, and that; `options` as `rescore` takes.
+
+    Args:
+      probabilities: of images that neither trained the network nor test it, [Q, C].
+      labels: int [Q].
+      neighbours: of the same images.
+      candidates: the preferred ones first, so that chance does not move the choice.
+      **options: alpha, beta, per_class.
+    """
+    labels = np.asarray(labels)
+    accuracies = [
+        np.mean(rescore(probabilities, neighbours, **c._asdict(), **options).argmax(1) == labels)
+        for c in candidates
+    ]
+    best = int(np.argmax(accuracies))
+    return candidates[best], float(accuracies[best])
 
 
 def _descending(values: np.ndarray) -> np.ndarray:
-    """Sorted values made strictly descending by the smallest steps that there are."""
+    """Sorted rows made strictly descending by the smallest steps that there are."""
     values = values.copy()
-    for place in range(1, len(values)):
-        values[place] = min(values[place], np.nextafter(values[place - 1], -np.inf))
+    for place in range(1, values.shape[1]):
+        lower = np.nextafter(values[:, place - 1], -np.inf)
+        values[:, place] = np.minimum(values[:, place], lower)
     return values

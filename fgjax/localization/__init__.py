@@ -1,1 +1,5 @@
-"""Pure functions on boxes and feature maps."""
+"""Pure functions on maps and boxes."""
+
+from fgjax.localization.regions import anchors, crop_and_resize, nms, pairwise_iou
+
+__all__ = ["anchors", "crop_and_resize", "nms", "pairwise_iou"]

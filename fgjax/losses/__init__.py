@@ -10,6 +10,7 @@ from fgjax.losses.facility import facility_location_loss
 from fgjax.losses.hierarchy import multi_level_loss
 from fgjax.losses.in_batch import (
     batch_all_triplet_loss,
+    batch_hard_cosine_triplet_loss,
     binomial_deviance_loss,
     contrastive_loss,
     histogram_loss,
@@ -46,6 +47,7 @@ __all__ = [
     "MarginStatistics",
     "PairMargins",
     "batch_all_triplet_loss",
+    "batch_hard_cosine_triplet_loss",
     "binomial_deviance_loss",
     "centralized_ranking_loss",
     "collapse_alarm",

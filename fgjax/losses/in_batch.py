@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fgjax.losses import common
+from fgjax.losses.tuples import cosine_triplet_loss
 
 
 def _checked(function: str, embeddings: ArrayLike, labels: ArrayLike):
@@ -93,6 +94,39 @@ def batch_all_triplet_loss(
     gap = 0.5 * jax.nn.relu(margin + distances[:, :, None] - distances[:, None, :])
     valid = positive[:, :, None] & negative[:, None, :]
     return common.masked_mean(gap, valid & (gap > 0))
+
+
+def batch_hard_cosine_triplet_loss(
+    embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 0.2
+) -> jax.Array:
+    """Cosine triplet loss with each anchor's hardest positive and negative (CCFR Eq. 5, 6).
+
+    max(0, a − min_P cos(A, P) + max_N cos(A, N)), a mean over anchors that have both; the paper
+    does not say which triplets it takes.
+
+    Args:
+      embeddings: [B, D], of any length.
+      labels: int [B].
+      margin: a, not negative.
+
+    Returns:
+      float scalar, at least 0.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or the margin is negative.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> float(batch_hard_cosine_triplet_loss(x, jnp.array([0, 0, 1]), margin=0.5))  # 1.5 and 0.5
+    1.0
+    """
+    embeddings, labels = _checked("batch_hard_cosine_triplet_loss", embeddings, labels)
+    positive, negative = _pairs(labels)
+    unit = common.normalize(jax.lax.stop_gradient(embeddings))
+    cosines = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
+    farthest = jnp.argmin(jnp.where(positive, cosines, jnp.inf), axis=1)
+    nearest = jnp.argmax(jnp.where(negative, cosines, -jnp.inf), axis=1)
+    each = cosine_triplet_loss(embeddings, embeddings[farthest], embeddings[nearest], margin=margin)
+    return common.masked_mean(each, jnp.any(positive, axis=1) & jnp.any(negative, axis=1))
 
 
 def lifted_structure_loss(

@@ -29,7 +29,7 @@ from fgjax.errors import UserError
 from fgjax.evaluation import classification
 from fgjax.losses.common import masked_mean, normalize
 from fgjax.methods.stages import filtering
-from fgjax.methods.stages.classifier import whole_images
+from fgjax.methods.stages.classifier import starting_model, whole_images
 from fgjax.methods.stages.fused import FusedPredictor, fuse_scores
 from fgjax.methods.stages.image_classifier import save_scores, train_image_classifier
 from fgjax.methods.stages.localization import Localization, Localizer, crops, localize
@@ -232,11 +232,6 @@ def build_part_networks(run: Run, config: Config, backbones: list[models.Backbon
         reverse_gradient=config.reverse_gradient,
         rngs=nnx.Rngs(run.key("part_networks")),
     )
-
-
-def starting_model(run: Run, classifier: Stage) -> models.Backbone:
-    """ImageNet's weights as in the paper, or what the first classifier learnt from scratch."""
-    return run.build_model() if run.config.pretrained else run.load_model(classifier)
 
 
 def train_part_networks(

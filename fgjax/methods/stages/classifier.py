@@ -64,6 +64,11 @@ def train_classifier(run: Run, training: Training) -> Stage:
     return stage
 
 
+def starting_model(run: Run, classifier: Stage) -> models.Backbone:
+    """ImageNet's weights as in the paper, or what the first classifier learnt from scratch."""
+    return run.build_model() if run.config.pretrained else run.load_model(classifier)
+
+
 def classifier_maps(model: nnx.Module, batch) -> dict[str, jax.Array]:
     """Last feature map, logits: for `classification.iterate`."""
     outputs = model(models.normalize(batch["image"]))

@@ -1,0 +1,169 @@
+"""Stage `rerank`: coarse classification, retrieval, and both (CCFR section 3.3)."""
+
+import dataclasses
+import itertools
+import logging
+
+import numpy as np
+
+from fgjax.config import require
+from fgjax.evaluation import retrieval_metrics
+from fgjax.evaluation.classification import classification_metrics, softmax
+from fgjax.evaluation.rerank import Neighbours, Thresholds, find_neighbours, rescore
+from fgjax.evaluation.rerank import search_thresholds as search
+from fgjax.training.run import Run, Stage
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("held_out", "auto", "preset", "test")
+_STEPS = np.round(np.arange(0.4, 0.951, 0.05), 2).tolist()  # the paper's Fig. 6
+
+
+@dataclasses.dataclass
+class Reranking:
+    """Eq. 8 and 9; the paper's values are section 4.2's."""
+
+    # held_out: a search on held-out training images | auto: T_sf is their mean top-1 probability,
+    # the rest as below | preset: as below | test: a search on the test split, labelled so
+    thresholds: str = "held_out"
+    top_n: int = 5  # classes that are re-ranked; 2 is best in Fig. 6
+    top_m: int = 50  # training images that are looked at
+    probability_threshold: float = 0.7  # T_sf; 0.5 on CUB
+    similarity_threshold: float = 0.7  # T_sc, best in Fig. 6
+    alpha: float = 0.0
+    beta: float = 1.0
+    per_class: bool = False  # Eq. 8 as it is written: each class that reaches T_sf keeps its score
+
+    def validate(self) -> None:
+        """Refuse what cannot work."""
+        wanted = f"one of {', '.join(SOURCES)}"
+        require(self.thresholds in SOURCES, "rerank.thresholds", self.thresholds, wanted)
+        for name in ("top_n", "top_m"):
+            require(getattr(self, name) >= 1, f"rerank.{name}", getattr(self, name), "at least 1")
+        for name in ("probability_threshold", "alpha", "beta"):
+            value = getattr(self, name)
+            require(value >= 0, f"rerank.{name}", value, "0 or more")
+
+    @property
+    def preset(self) -> Thresholds:
+        """The config's own values."""
+        return Thresholds(
+            self.top_n, self.top_m, self.probability_threshold, self.similarity_threshold
+        )
+
+
+def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
+    """Classification, retrieval and re-ranking on test; leaves the artifact `predictions`.
+
+    Args:
+      run: with dataset and folders.
+      settings: Eq. 8, 9.
+      features: a stage with the artifact `features`: `train` [N, D], `test` [M, D] and
+        `train_logits`, `test_logits`.
+    """
+    stage = run.stage("rerank", settings, after=(features,))
+    if stage.done:
+        return stage
+    stored = features.load_arrays("features")
+    chosen, held_out = choose(run, settings, stored)
+    labels = run.dataset.test.labels
+    probabilities = softmax(stored["test_logits"])
+    neighbours = find_neighbours(
+        stored["test"], stored["train"], run.dataset.train.labels, count=chosen.top_m
+    )
+    options = {"alpha": settings.alpha, "beta": settings.beta, "per_class": settings.per_class}
+    scores = rescore(probabilities, neighbours, **chosen._asdict(), **options)
+    before, after = probabilities.argmax(1) == labels, scores.argmax(1) == labels
+    classified = classification_metrics(stored["test_logits"], labels)
+    found = retrieval_metrics(
+        stored["test"], labels, database=stored["train"], database_labels=run.dataset.train.labels
+    )
+    metrics = {
+        **classification_metrics(scores, labels),
+        "classification_top1": classified["top1"],
+        "classification_top5": classified["top5"],
+        "retrieval_top1": found["recall@1"],
+        "retrieval_map@r": found["map@r"],
+        "unsure": float(np.mean(probabilities.max(1) < chosen.probability_threshold)),
+        "rectified": int(np.sum(after & ~before)),
+        "broken": int(np.sum(before & ~after)),
+        **held_out,
+        **chosen._asdict(),
+    }
+    del metrics["cross_entropy"]  # scores are no probabilities
+    stage.save_arrays(
+        "predictions", logits=scores, labels=labels, probabilities=probabilities,
+        **{f"neighbour_{name}": value for name, value in neighbours._asdict().items()},
+    )  # fmt: skip
+    stage.finish(metrics)
+    log.info(
+        "test top-1: classification %.3f, retrieval %.3f, re-ranked %.3f (%d rectified, %d broken)",
+        metrics["classification_top1"], metrics["retrieval_top1"], metrics["top1"],
+        metrics["rectified"], metrics["broken"],
+    )  # fmt: skip
+    return stage
+
+
+def choose(
+    run: Run, settings: Reranking, stored: dict[str, np.ndarray]
+) -> tuple[Thresholds, dict[str, float]]:
+    """The thresholds, and what was measured in choosing them."""
+    labels, held = run.dataset.train.labels, run.held_out_indices
+    options = {"alpha": settings.alpha, "beta": settings.beta, "per_class": settings.per_class}
+    if settings.thresholds == "preset" or (settings.thresholds != "test" and not len(held)):
+        return settings.preset, {}
+    if settings.thresholds == "test":
+        queries, truth, logits = stored["test"], run.dataset.test.labels, stored["test_logits"]
+        rows = np.arange(len(labels))
+    else:
+        queries, truth, logits = stored["train"][held], labels[held], stored["train_logits"][held]
+        rows = run.train_indices
+    probabilities = softmax(logits)
+    candidates = thresholds_to_try(settings.preset, logits.shape[1], len(rows))
+    neighbours = find_neighbours(
+        queries, stored["train"][rows], labels[rows], count=max(c.top_m for c in candidates)
+    )
+    if settings.thresholds == "auto":
+        mean = float(probabilities.max(axis=1).mean())
+        candidates = [settings.preset._replace(probability_threshold=mean)]
+    best, accuracy = search(probabilities, truth, neighbours, candidates, **options)
+    name = "searched_on_test" if settings.thresholds == "test" else "held_out"
+    plain = float(np.mean(probabilities.argmax(1) == truth))
+    return best, {f"{name}_classification_top1": plain, f"{name}_top1": accuracy}
+
+
+def thresholds_to_try(preset: Thresholds, classes: int, database: int) -> list[Thresholds]:
+    """The preset, then Fig. 6's grid by distance from it; no re-ranking at all (T_sf = 0) last."""
+    grid = [
+        Thresholds(*values)
+        for values in itertools.product(
+            [n for n in range(2, 7) if n <= classes],
+            [m for m in (10, 50, 200) if m <= database] or [database],
+            _STEPS,
+            [0.5, 0.6, 0.7, 0.8, 0.9],
+        )
+    ]
+
+    def distance(one: Thresholds) -> float:
+        return (
+            abs(one.top_n - preset.top_n) / 5
+            + abs(np.log(one.top_m / preset.top_m)) / 3
+            + abs(one.probability_threshold - preset.probability_threshold)
+            + abs(one.similarity_threshold - preset.similarity_threshold)
+        )
+
+    never = preset._replace(probability_threshold=0.0)
+    return [preset, *sorted(grid, key=distance), never]
+
+
+def reordered(probabilities: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Probabilities [Q, C] dealt out anew in the order of the re-ranked scores."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    result = np.empty_like(probabilities)
+    np.put_along_axis(result, order, -np.sort(-probabilities, axis=1), axis=1)
+    return result
+
+
+def stored_neighbours(arrays: dict[str, np.ndarray]) -> Neighbours:
+    """What `rerank_stage` left of each test image."""
+    return Neighbours(*(arrays[f"neighbour_{name}"] for name in Neighbours._fields))
