@@ -212,6 +212,7 @@ class Study:
       metric: the entry of results.json that is compared, a fraction shown in per cent.
       notes: further entries to print.
       also: further fractions to print in per cent, with their spread.
+      axes: two fields that the rows vary over a grid: the table is that grid, the plot a surface.
     """
 
     title: str
@@ -220,6 +221,7 @@ class Study:
     metric: str = "top1"
     notes: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
 
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:

@@ -127,15 +127,20 @@ def summarize(study: Study, results: dict[str, list[dict]]) -> list[Summary]:
 
 def markdown(study: Study, summaries: list[Summary], command: str, seeds: int) -> str:
     """The table, with the command that makes it."""
+    lines = [
+        f"# {study.title}", "", f"{study.source}. Mean ± standard deviation over {seeds} seed(s); "
+        f"single values in brackets.", "", f"    {command}", "",
+    ]  # fmt: skip
+    lines += _grid_lines(study, summaries) if study.axes else _row_lines(study, summaries)
+    return "\n".join(lines) + "\n"
+
+
+def _row_lines(study: Study, summaries: list[Summary]) -> list[str]:
     has_paper = any(summary.row.paper is not None for summary in summaries)
     heads = ["row", f"{study.metric} (%)", *[f"{name} (%)" for name in study.also]]
     heads += [n.replace("_", " ") for n in study.notes]
     heads += ["paper (%)"] if has_paper else []
-    lines = [
-        f"# {study.title}", "", f"{study.source}. Mean ± standard deviation over {seeds} seed(s); "
-        f"single values in brackets.", "", f"    {command}", "",
-        "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
-    ]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for summary in summaries:
         each = ", ".join(f"{value:.1f}" for value in summary.values)
         cells = [summary.row.name, f"{summary.mean:.1f} ± {summary.deviation:.1f} ({each})"]
@@ -144,7 +149,51 @@ def markdown(study: Study, summaries: list[Summary], command: str, seeds: int) -
         if has_paper:
             cells.append("" if summary.row.paper is None else f"{summary.row.paper}")
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _grid(study: Study, summaries: list[Summary]) -> tuple[list, list, dict[tuple, Summary]]:
+    """Values of both axes in ascending order, and the row at each pair of them."""
+    cells = {tuple(s.row.overrides[axis] for axis in study.axes): s for s in summaries}
+    first, second = (sorted({place[axis] for place in cells}) for axis in range(2))
+    return first, second, cells
+
+
+def _grid_lines(study: Study, summaries: list[Summary]) -> list[str]:
+    first, second, cells = _grid(study, summaries)
+    across, down = (axis.rsplit(".", 1)[-1].replace("_", " ") for axis in study.axes)
+    lines = [
+        f"| {down} \\ {across} | " + " | ".join(map(str, first)) + " |",
+        "|" + "---|" * (len(first) + 1),
+    ]
+    for low in second:
+        found = [cells[high, low] for high in first]
+        each = [f"{one.mean:.1f} ± {one.deviation:.1f}" for one in found]
+        lines.append(f"| {low} | " + " | ".join(each) + " |")
+    return lines
+
+
+def plot_surface(study: Study, summaries: list[Summary], path: pathlib.Path) -> None:
+    """The metric over both axes: a curve for each value of the second, and the surface."""
+    from fgjax.figures import drawing
+
+    first, second, cells = _grid(study, summaries)
+    values = np.array([[cells[x, y].mean for x in first] for y in second])
+    across, down = (axis.rsplit(".", 1)[-1].replace("_", " ") for axis in study.axes)
+    figure = drawing.plt.figure(figsize=(11, 4.2))
+    left = figure.add_subplot(1, 2, 1)
+    for label, row in zip(second, values):
+        left.plot(first, row, "o-", markersize=4, label=str(label))
+    left.set_xlabel(across)
+    left.set_ylabel(f"{study.metric} (%)")
+    left.legend(title=down, fontsize=8)
+    left.grid(alpha=0.3)
+    right = figure.add_subplot(1, 2, 2, projection="3d")
+    right.plot_surface(*np.meshgrid(first, second), values, cmap="viridis")
+    right.set_xlabel(across, fontsize=8)
+    right.set_ylabel(down, fontsize=8)
+    figure.suptitle(study.title, fontsize=10)
+    drawing.save(figure, path)
 
 
 def plot(study: Study, summaries: list[Summary], path: pathlib.Path) -> None:
@@ -228,7 +277,8 @@ def _main(arguments: list[str] | None = None) -> None:
     words = [a for a in arguments if not a.startswith(("--workdir", "--jobs"))]
     table = markdown(study, summaries, "python -m fgjax.study " + " ".join(words), len(seeds))
     (folder / f"{options.study}.md").write_text(table)
-    plot(study, summaries, folder / f"{options.study}.png")
+    draw = plot_surface if study.axes else plot
+    draw(study, summaries, folder / f"{options.study}.png")
     print(table)
 
 

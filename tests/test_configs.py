@@ -15,14 +15,14 @@ from tests.data.test_folder import fill
 ROOT = pathlib.Path(__file__).parents[1]
 BOTH = ("hdcl", "hdcl,recognition")
 OFFERED = {
-    "aircraft": ("lapm", "ghns", *BOTH),
-    "cub": ("lapm", "ghns", *BOTH),
-    "cars": ("lapm", "ghns", *BOTH),
-    "deepfashion": ("lapm", "ghns"),
-    "dogs": BOTH,
-    "flowers": BOTH,
-    "pets": BOTH,
-    "folder": ("lapm", "ghns", *BOTH),
+    "aircraft": ("lapm", "ghns", *BOTH, "ccfr"),
+    "cub": ("lapm", "ghns", *BOTH, "ccfr"),
+    "cars": ("lapm", "ghns", *BOTH, "ccfr"),
+    "deepfashion": ("lapm", "ghns", "ccfr"),
+    "dogs": (*BOTH, "ccfr"),
+    "flowers": (*BOTH, "ccfr"),
+    "pets": (*BOTH, "ccfr"),
+    "folder": ("lapm", "ghns", *BOTH, "ccfr"),
 }
 WRITERS = {
     "aircraft": fake_aircraft.write,
@@ -81,6 +81,16 @@ def test_the_papers_values():
         assert (config.data.image_size, config.method.embedding.batch_size) == (280, 60)
         assert (config.method.top_k, config.method.warmup_epochs, config.last_stride) == (2, 0, 1)
         assert load(name, "hdcl,recognition").method.warmup_epochs == 5
+    for name, threshold in (("cub", 0.5), ("cars", 0.7), ("aircraft", 0.7)):  # CCFR 4.2
+        method = load(name, "ccfr").method
+        chosen = method.rerank
+        assert (chosen.top_n, chosen.alpha, chosen.beta) == (5, 0, 1)
+        assert (chosen.probability_threshold, chosen.top_m) == (threshold, 50)
+        assert [round(448 * scale) for scale in method.scales] == [96, 192]
+        assert (method.per_scale, method.iou_threshold, method.crop_size) == (2, 0.25, 224)
+        rates = {(t.optimizer.learning_rate, t.optimizer.decay_epochs, t.batch_size)
+                 for t in (method.pretrain, method.navigator, method.enhance)}  # fmt: skip
+        assert rates == {(0.001, 30, 16)}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +115,7 @@ def test_from_archive_to_result(name, method, prepared, tmp_path):
     shrink_in_place(config.method)
     config.backbone, config.pretrained = "resnet_small", ""
     config.data.data_dir, config.data.image_size, config.data.workers = str(prepared), 32, 0
-    config.data.held_out = 0.34 if method == "ghns" else 0.0
+    config.data.held_out = 0.34 if method in ("ghns", "ccfr") else 0.0
     if name == "folder":
         config.data.path = str(prepared / "manual" / "own")
     else:
@@ -118,6 +128,9 @@ def test_from_archive_to_result(name, method, prepared, tmp_path):
         settings.samples = 4
     if method == "ghns":
         settings.tau, settings.hard_negatives, settings.part_image_size = 0.0, 2, 16
+    if method == "ccfr":
+        settings.crop_size, settings.pyramid_width, settings.per_class = 16, 8, 2
+        settings.rerank.top_n, settings.rerank.top_m = 2, 4
     with jax.numpy_dtype_promotion("standard"):  # optax's SGD under float32 weights
         results = main.run(config, tmp_path, figures=False)
     metrics, protocol = results["metrics"], results["protocol"]

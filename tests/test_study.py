@@ -41,3 +41,21 @@ def test_the_table(summaries):
 def test_one_seed_has_no_spread():
     one = study.summarize(STUDY, {name: results((0.5, 0.25)) for name in ("all", "parts alone")})
     assert one[0].deviation == 0.0
+
+
+GRID = Study(
+    "Thresholds", "Paper Figure 6",
+    tuple(Row(f"{x} {y}", {"a.x": x, "b.y_value": y}) for x in (1, 2, 3) for y in (0.5, 0.25)),
+    axes=("a.x", "b.y_value"),
+)  # fmt: skip
+
+
+def test_a_grid_is_a_table_of_both_axes_and_a_surface(tmp_path):
+    found = {row.name: results((row.overrides["a.x"] / 4, 0), (0.5, 0)) for row in GRID.rows}
+    summaries = study.summarize(GRID, found)
+    table = study.markdown(GRID, summaries, "python -m fgjax.study y", 2)
+    assert "| y value \\ x | 1 | 2 | 3 |" in table
+    assert "| 0.25 | 37.5 ± 17.7 | 50.0 ± 0.0 | 62.5 ± 17.7 |" in table
+    assert table.index("| 0.25") < table.index("| 0.5 |")
+    study.plot_surface(GRID, summaries, tmp_path / "surface.png")
+    assert (tmp_path / "surface.png").stat().st_size > 10_000

@@ -131,6 +131,7 @@ class Run:
         for setting in settings:
             identity.update(flatten(setting))
         identity.update({f"after.{stage.name}": stage.fingerprint for stage in after})
+        identity = json.loads(json.dumps(identity, sort_keys=True))  # as its file will give it back
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         folder = self.workdir / name if self.pool is None else self.pool / f"{name}-{fingerprint}"
         if config.reuse:

@@ -1,0 +1,330 @@
+"""CCFR: its objectives by hand, hierarchy and thresholds, whole runs and their switches."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from fgjax import losses, main, methods, models
+from fgjax.config import Optimizer, Training, check, override
+from fgjax.errors import UserError
+from fgjax.evaluation.rerank import Neighbours, Thresholds, search_thresholds
+from fgjax.figures import ccfr as figures
+from fgjax.figures.common import image_of
+from fgjax.methods import ccfr
+from fgjax.methods.stages import hierarchy, reranking
+from fgjax.methods.stages.region_network import RegionNetwork, Regions
+
+
+@pytest.fixture
+def config(tiny_config):
+    """The demo's shape at 32 px, four images a class; anchors on grids of 4 and 2."""
+    training = lambda: Training(1, 8, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
+    tiny_config.method = ccfr.Config(
+        crop_size=16,
+        pyramid_width=8,
+        per_class=2,
+        classifier=training(),
+        pretrain=training(),
+        navigator=training(),
+        enhance=training(),
+    )
+    return tiny_config
+
+
+@pytest.fixture
+def network():
+    backbone = models.build("resnet_small", num_classes=3, rngs=nnx.Rngs(0))
+    regions = Regions((0.25, 0.5), (4, 2), 1, 2, 16, 0.25, True)
+    model = RegionNetwork(
+        backbone, regions, fusion=True, width=8, dtype=jnp.float32, rngs=nnx.Rngs(1)
+    )
+    model.eval()
+    return model
+
+
+def batch(labels=(0, 0, 1, 1, 2, 2)):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (len(labels), 32, 32, 3)).astype(np.uint8)
+    return {"image": image, "label": np.array(labels, np.int32)}
+
+
+def entropy(logits, labels):
+    logits = np.asarray(logits, np.float64)
+    own = np.take_along_axis(logits, np.asarray(labels)[..., None], axis=-1)[..., 0]
+    top = logits.max(axis=-1)
+    return np.log(np.exp(logits - top[..., None]).sum(axis=-1)) + top - own
+
+
+@pytest.mark.parametrize(("enhanced", "ranked"), [(False, True), (True, True), (True, False)])
+def test_the_objective_by_loops(network, enhanced, ranked):
+    given = batch()
+    loss = ccfr.RegionLoss(enhanced=enhanced, ranked=ranked, mu=0.5, margin=0.3)
+    value, _ = loss(network, given, {}, None)
+    outputs = network(models.normalize(given["image"]), ranked=ranked)
+    labels = given["label"]
+    wanted = entropy(outputs["global_logits"], labels).mean()
+    if ranked:
+        parts = entropy(outputs["part_logits"], np.repeat(labels[:, None], 4, 1))
+        scores = np.asarray(outputs["proposed"], np.float64)
+        ranking = [
+            max(0, 1 - (scores[b, i] - scores[b, j]))
+            for b in range(6) for i in range(4) for j in range(4) if parts[b, j] > parts[b, i]
+        ]  # fmt: skip
+        wanted += parts.mean() + np.sum(ranking) / 6
+    if enhanced:
+        x = np.asarray(outputs["features"], np.float64)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        cos = x @ x.T
+        triplets = [
+            max(0, 0.3 - min(cos[a, p] for p in range(6) if p != a and labels[p] == labels[a])
+                + max(cos[a, n] for n in range(6) if labels[n] != labels[a]))
+            for a in range(6)
+        ]  # fmt: skip
+        wanted += entropy(outputs["logits"], labels).mean() + 0.5 * np.mean(triplets)
+    assert float(value) == pytest.approx(wanted, rel=2e-3)
+
+
+def test_anchors_without_a_pair_do_not_count():
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    found = losses.batch_hard_cosine_triplet_loss(x, np.array([0, 0, 1, 2]), margin=2.0)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cos = unit @ unit.T
+    wanted = np.mean([2 - cos[a, 1 - a] + max(cos[a, 2], cos[a, 3]) for a in (0, 1)])
+    assert float(found) == pytest.approx(wanted, rel=1e-3)
+    for labels in (np.arange(4), np.zeros(4, int)):
+        assert float(losses.batch_hard_cosine_triplet_loss(x, labels)) == 0
+    zero = jax.grad(lambda e: losses.batch_hard_cosine_triplet_loss(e, np.array([0, 0, 1, 1])))
+    assert np.isfinite(zero(jnp.zeros((4, 3)))).all()
+
+
+def gradient_of(network, part):
+    """Sums of |gradient| of one term by the module that it reaches."""
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+    given = batch()
+
+    @jax.jit
+    @jax.grad
+    def objective(params):
+        model = nnx.merge(graph, params, rest, copy=True)
+        outputs = model(models.normalize(given["image"]), ranked=True)
+        parts = optax.softmax_cross_entropy_with_integer_labels(
+            outputs["part_logits"], given["label"][:, None]
+        )
+        terms = {"ranking": losses.ranking_loss(outputs["proposed"], parts), "parts": parts,
+                 "softmax": outputs["logits"]}  # fmt: skip
+        return jnp.sum(terms[part])
+
+    found = nnx.to_pure_dict(objective(params))
+    return {name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(part))
+            for name, part in found.items()}  # fmt: skip
+
+
+def test_the_ranking_loss_trains_the_pyramid_alone(network):
+    """The teacher gets no gradient, and proposals do not train the extractor (NTS-Net)."""
+    ranking = gradient_of(network, "ranking")
+    assert ranking["pyramid"] > 0
+    assert all(value == 0 for name, value in ranking.items() if name != "pyramid")
+    for part in ("parts", "softmax"):
+        found = gradient_of(network, part)
+        assert found["pyramid"] == 0 and found["backbone"] > 0
+    assert gradient_of(network, "softmax")["fusion"] > 0
+
+
+def test_super_classes_are_the_planted_ones():
+    rng = np.random.default_rng(0)
+    planted = np.array([0, 1, 2, 0, 1, 2, 2, 1, 0, 0])
+    centers = np.eye(3, 8)[planted]
+    labels = np.repeat(np.arange(10), 5)
+    features = centers[labels] + rng.normal(0, 0.05, (50, 8))
+    means = hierarchy.class_means(features, labels, 10)
+    np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, rtol=1e-5)
+    found = hierarchy.cluster(means, 3, seed=0)
+    np.testing.assert_array_equal(found, planted)  # numbered by their first class
+    assert [hierarchy.super_class_count(0, c) for c in (100, 200, 196, 24, 2)] == [20, 40, 39, 5, 1]
+    assert hierarchy.super_class_count(7, 100) == 7
+
+
+def test_multi_level_loss_or_cross_entropy():
+    backbone = models.build("resnet_small", num_classes=3, rngs=nnx.Rngs(0))
+    model = ccfr.MultiLevelNetwork(backbone, 2, rngs=nnx.Rngs(1))
+    model.eval()
+    given, parents = batch(), (0, 1, 1)
+    outputs = model(models.normalize(given["image"]))
+    labels = given["label"]
+    plain, _ = ccfr.GlobalLoss((), 1.0)(model, given, {}, None)
+    assert float(plain) == pytest.approx(entropy(outputs["logits"], labels).mean(), rel=1e-3)
+    whole, metrics = ccfr.GlobalLoss(parents, 0.5)(model, given, {}, None)
+    own = np.array(parents)[labels]
+    p = np.asarray(jax.nn.softmax(outputs["logits"]), np.float64)
+    q = np.asarray(jax.nn.softmax(outputs["parent_logits"]), np.float64)
+    order = [max(0, np.mean(p[b, np.array(parents) == own[b]]) - q[b, own[b]]) for b in range(6)]
+    coarse = entropy(outputs["parent_logits"], own)
+    wanted = (entropy(outputs["logits"], labels) + 0.5 * coarse + order).mean()
+    assert float(whole) == pytest.approx(wanted, rel=1e-3)
+    hits = np.mean(np.asarray(outputs["parent_logits"]).argmax(1) == own)
+    assert float(metrics["super_class_accuracy"]) == pytest.approx(hits)
+
+
+# Thresholds
+
+
+def test_the_search_prefers_what_comes_first_and_finds_what_is_better():
+    """Every second query is unsure and wrong; its neighbours know."""
+    labels = np.arange(20) % 4
+    probabilities = np.full((20, 4), 0.05)
+    shown = np.where(np.arange(20) % 2, (labels + 1) % 4, labels)
+    top = np.where(np.arange(20) % 2, 0.45, 0.85)
+    probabilities[np.arange(20), shown] = top
+    near = Neighbours(np.full((20, 3), 0.8, np.float32), np.repeat(labels[:, None], 3, 1),
+                      np.zeros((20, 3), int))  # fmt: skip
+    useless, blind = Thresholds(4, 3, 0.3, 0.7), Thresholds(4, 3, 0.9, 0.9)
+    good, same = Thresholds(4, 3, 0.5, 0.7), Thresholds(4, 3, 0.6, 0.7)
+    search = lambda *c: search_thresholds(probabilities, labels, near, c)  # noqa: E731
+    assert search(useless, blind) == (useless, 0.5)
+    assert search(useless, blind, good, same) == (good, 1.0)
+    assert search(same, good)[0] == same
+
+
+def test_what_is_tried_begins_with_the_papers_values():
+    preset = Thresholds(5, 50, 0.7, 0.7)
+    tried = reranking.thresholds_to_try(preset, 100, 6000)
+    assert tried[0] == preset and tried[-1].probability_threshold == 0
+    assert {t.top_n for t in tried} == {2, 3, 4, 5, 6} and {t.top_m for t in tried} == {10, 50, 200}
+    small = reranking.thresholds_to_try(preset._replace(top_n=3, top_m=8), 3, 8)
+    assert max(t.top_n for t in small) == 3 and max(t.top_m for t in small) == 8
+
+
+def test_probabilities_are_dealt_out_in_the_new_order():
+    rng = np.random.default_rng(0)
+    probabilities, scores = rng.dirichlet(np.ones(6), 5), rng.normal(size=(5, 6))
+    found = reranking.reordered(probabilities, scores)
+    np.testing.assert_allclose(np.sort(found), np.sort(probabilities))
+    np.testing.assert_array_equal(np.argsort(found), np.argsort(scores))
+
+
+def test_cover_by_hand():
+    parts = np.array([[0.0, 0.0, 0.4, 0.4]] * 3)
+    boxes = np.array([[[0.0, 0.0, 0.2, 0.4]], [[0.0, 0.0, 0.19, 0.4]], [[0.5, 0.5, 1.0, 1.0]]])
+    assert figures._covers(boxes, parts, 0.5).tolist() == [True, False, False]
+
+
+# Whole runs
+
+
+@pytest.fixture
+def relaxed():
+    """Whole runs go through optax, which promotes types by itself."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
+    results = main.run(config, tmp_path / "run")
+    metrics, protocol = results["metrics"], results["protocol"]
+    for name in ("top1", "classification_top1", "retrieval_top1", "global_top1", "held_out_top1"):
+        assert 0 <= metrics[name] <= 1
+    gained = (metrics["rectified"] - metrics["broken"]) / 96
+    assert metrics["top1"] == pytest.approx(metrics["classification_top1"] + gained)
+    assert protocol["test_split_used_for_selection"] is False
+    for name in ("regions", "hierarchy", "reranking", "curves", "confusions"):
+        path = tmp_path / "run" / "figures" / f"{name}.png"
+        if name != "reranking" or metrics["rectified"] + metrics["broken"]:
+            assert cv2.imread(str(path)).std() > 5
+    assert (tmp_path / "run" / "figures" / "coverage.json").exists()
+    assert main.run(config, tmp_path / "run", figures=False) == results
+    # New images are classified and re-ranked as the test images were.
+    run = main.open_run(tmp_path / "run")
+    predictor = ccfr.load_predictor(run)
+    images = [image_of(run.dataset.test, row) for row in range(12)]
+    found = predictor(images, batch_size=8)
+    stored = run.stages["rerank"].load_arrays("predictions")
+    np.testing.assert_array_equal(
+        [p.probabilities.argmax() for p in found], stored["logits"][:12].argmax(axis=1)
+    )
+    np.testing.assert_allclose(
+        np.sort([p.probabilities for p in found]), np.sort(stored["probabilities"][:12]), atol=2e-3
+    )
+    selected = run.stages["enhance"].load_arrays("regions")["boxes"][:12]
+    np.testing.assert_allclose([p.parts for p in found], selected, atol=1e-5)
+    whole = np.stack([cv2.resize(image, (32, 32)) for image in images[:8]])
+    embedded = ccfr.load_embedder(run)(whole)
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method.regions": False, "method.multi_level": False},
+        {"method.scale_separated": False, "method.fusion": False},
+        {"method.frozen": True, "method.rerank.thresholds": "auto", "method.beside_nts": True},
+        {"method.rerank.thresholds": "test"},
+        {"method.rerank.thresholds": "preset", "data.held_out": 0.0},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_every_switch_ends_in_a_result(config, tmp_path, changes):
+    results = main.run(override(config, changes), tmp_path, figures=True)
+    metrics, protocol = results["metrics"], results["protocol"]
+    tuned = changes.get("method.rerank.thresholds") == "test"
+    assert protocol["test_split_used_for_selection"] is tuned
+    assert ("TEST" in protocol["thresholds_from"]) is tuned
+    if tuned:
+        assert metrics["top1"] >= metrics["classification_top1"]
+    if changes.get("method.regions") is False:
+        assert metrics["classification_top1"] == metrics["global_top1"]
+    if changes.get("method.frozen"):
+        run = main.open_run(tmp_path)
+        stages = ccfr.train(run, run.config.method)
+        one, other = (
+            nnx.to_pure_dict(nnx.state(ccfr.load_network(run, run.config.method, stages[name])))
+            for name in ("navigator", "enhance")
+        )
+        jax.tree.map(np.testing.assert_array_equal, one["pyramid"], other["pyramid"])
+        assert not np.array_equal(one["fc"]["kernel"], other["fc"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [("scales", (0.2, 1.5), "shares of the image"), ("ranked_per_scale", 1, "at least per_scale"),
+     ("scale_separated", False, "fusion network takes each scale"), ("per_class", 1, "triplets"),
+     ("iou_threshold", 0.0, "above 0"), ("rerank.thresholds", "guess", "held_out, auto"),
+     ("rerank.top_n", 0, "at least 1"), ("enhance.batch_size", 4, "None"),
+     ("per_class", 8, "with at least two classes"), ("margin", -1.0, "0 or more")],
+)  # fmt: skip
+def test_impossible_settings_are_refused(config, field, value, says):
+    changed = override(config, {f"method.{field}": value})
+    if says == "None":
+        check(changed, devices=4)
+        return
+    with pytest.raises(UserError, match=says):
+        check(changed, devices=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"method.rerank.top_n": 25}, "top_n is 25, but synthetic_aircraft has only 24 classes"),
+     ({"method.rerank.top_m": 73}, "top_m is 73, but .* only 72 images of the database"),
+     ({"method.super_classes": 30}, "super_classes is 30"),
+     ({"method.ranked_per_scale": 5}, "smallest level has 4 anchors"),
+     ({"data.image_size": 40}, "40, which the pyramid's 2 levels do not divide"),
+     ({"data.held_out": 0.0}, "none are held out")],
+)  # fmt: skip
+def test_what_does_not_fit_the_data_is_said_before_training(config, tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        main.run(override(config, changes), tmp_path)
+    assert not (tmp_path / "classifier").exists()
+
+
+def test_every_row_of_every_study_is_a_valid_config(config):
+    found = methods.studies(config)
+    assert set(found) == {"table3", "table4", "figure6", "figure6b", "frozen"}
+    for study in found.values():
+        for row in study.rows:
+            check(override(config, row.overrides), devices=4)
