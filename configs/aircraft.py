@@ -141,7 +141,8 @@ def _ccfr_demo() -> Config:
         beside_nts=True,
         classifier=config.method.classifier,
         pretrain=training(10, 2e-3),
-        navigator=training(6, 1e-3),
-        enhance=training(10, 1e-3),
+        explore_epochs=6,
+        navigator=training(10, 2e-3),
+        enhance=training(8, 1e-3),
     )
     return config

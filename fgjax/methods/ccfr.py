@@ -67,6 +67,9 @@ class Config:
     scale_separated: bool = True  # otherwise all boxes in one suppression; Table 3
     fusion: bool = True  # otherwise the pooled features side by side; Table 3
     pyramid_width: int = 256
+    # First epochs of `navigator` that look at random regions. A network from scratch is surest where
+    # there is nothing to see, and would never look elsewhere; ImageNet's weights need none.
+    explore_epochs: int = 0
     frozen: bool = False  # keep the pyramid as `navigator` left it
     margin: float = 0.2  # a of Eq. 5; the paper gives none
     mu: float = 1.0  # Eq. 7
@@ -94,6 +97,7 @@ class Config:
             ("iou_threshold", 0 < self.iou_threshold <= 1, "above 0 and at most 1"),
             ("fusion", self.scale_separated or not self.fusion,
              "False without scale_separated: the fusion network takes each scale's regions"),
+            ("explore_epochs", self.explore_epochs >= 0, "0 or more"),
             ("margin", self.margin >= 0, "0 or more"),
             ("mu", self.mu >= 0, "0 or more"),
             ("parent_weight", self.parent_weight >= 0, "0 or more"),
@@ -308,9 +312,8 @@ class RegionLoss:
 
     def __call__(self, model: RegionNetwork, batch, statistics, key):
         """The loss of a batch of single images, for Eq. 7 with several of each class."""
-        del statistics
-        labels = batch["label"]
-        outputs = model(models.normalize(batch["image"]), key=key, ranked=self.ranked)
+        labels, images = batch["label"], models.normalize(batch["image"])
+        outputs = model(images, key=key, ranked=self.ranked, explore=statistics.get("explore"))
         entropy = optax.softmax_cross_entropy_with_integer_labels
         loss = jnp.mean(entropy(outputs["global_logits"], labels))
         hits = lambda logits, own: jnp.mean(jnp.argmax(logits, axis=-1) == own)  # noqa: E731
@@ -339,7 +342,7 @@ class RegionLoss:
 
 
 REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
-                 "scale_separated", "fusion", "pyramid_width")  # fmt: skip
+                 "scale_separated", "fusion", "pyramid_width", "explore_epochs")  # fmt: skip
 
 
 def train_navigator(
@@ -361,8 +364,10 @@ def train_navigator(
         RegionLoss(enhanced=False),
         loading.training_stream(train, run.train_indices, seed=run.seed("navigator")),
         training,
-        images_per_example=1,
         name="navigator",
+        before_epoch=lambda model, epoch, key: {
+            "explore": jnp.asarray(epoch < config.explore_epochs)
+        },
     )
     checkpoints.save_model(stage.folder, model)
     found = outputs_on(model, test, np.arange(len(run.dataset.test)), training.batch_size)

@@ -128,21 +128,38 @@ class RegionNetwork(nnx.Module):
                  for _ in range(levels)]
             )  # fmt: skip
         self.fc = layers.Linear(local + backbone.features, classes, rngs=rngs)
+        self.region_statistics = nnx.List(
+            [nnx.BatchStat(jnp.array(value[...])) for value in _running(backbone)]
+        )
 
     def __call__(
-        self, images: jax.Array, *, key: jax.Array | None = None, ranked: bool = False
+        self,
+        images: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        ranked: bool = False,
+        explore: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """See the class; with `ranked` all regions of the ranking loss are looked at."""
+        """See the class.
+
+        With `ranked` all regions of the ranking loss are looked at; where `explore` (bool) holds
+        they are drawn at random, with `key`, and not by their scores.
+        """
         regions, batch = self.regions, len(images)
         each = regions.ranked_per_scale if ranked else regions.per_scale
-        keys = (None, None) if key is None else jax.random.split(key)
+        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         outputs = self.backbone(images, key=keys[0])
         # NTS-Net: proposals do not train the extractor.
         scores = self.pyramid(jax.lax.stop_gradient(models.last_map(outputs)))
-        chosen = regions.select(scores, each=each)
+        liked = scores
+        if explore is not None:
+            liked = jnp.where(explore, jax.random.uniform(keys[2], scores.shape), scores)
+        chosen = regions.select(liked, each=each)
         boxes = jnp.asarray(regions.boxes)[chosen]
         crops = crop_and_resize(images, boxes, size=regions.crop_size)
+        self._exchange_statistics()
         local = self.backbone(crops.reshape(-1, *crops.shape[2:]), key=keys[1])
+        self._exchange_statistics()
         apart = lambda x: x.reshape(batch, -1, *x.shape[1:])  # noqa: E731
         fused = regions.fused(each)
         features = jnp.concatenate(
@@ -160,6 +177,17 @@ class RegionNetwork(nnx.Module):
             "logits": self.fc(features),
         }
 
+    def _exchange_statistics(self) -> None:
+        """Batch norm's running averages of images for those of regions, and back.
+
+        Training never sees them. At test the average of both would fit neither: magnified regions
+        have other statistics than whole images.
+        """
+        for own, other in zip(_running(self.backbone), self.region_statistics, strict=True):
+            kept = own[...]
+            own[...] = other[...]
+            other[...] = kept
+
     def _local(self, maps: jax.Array, pooled: jax.Array) -> jax.Array:
         """The regions [B, R, h, w, C] of each scale as one feature, side by side.
 
@@ -172,3 +200,9 @@ class RegionNetwork(nnx.Module):
         scales = average.reshape(len(average), len(self.fusion), -1)
         fused = [layer(scales[:, scale]) for scale, layer in enumerate(self.fusion)]
         return jnp.concatenate(fused, axis=-1)
+
+
+def _running(backbone: models.Backbone) -> list[nnx.BatchStat]:
+    """The running averages of all batch norms, in a fixed order."""
+    norms = [m for _, m in nnx.iter_modules(backbone) if isinstance(m, layers.BatchNorm)]
+    return [variable for norm in norms for variable in (norm.mean, norm.var)]
