@@ -143,6 +143,6 @@ def _ccfr_demo() -> Config:
         pretrain=training(10, 2e-3),
         explore_epochs=6,
         navigator=training(10, 2e-3),
-        enhance=training(8, 1e-3),
+        enhance=training(12, 1e-3),
     )
     return config

@@ -226,7 +226,8 @@ def kill_in(stage, command, workdir, environment):
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 300
-    seen = f"{stage}/stage.json" if stage == "hard_negatives" else f"{stage}/**/checkpoints/[0-9]*"
+    loops = stage not in ("hard_negatives", "hierarchy", "rerank")
+    seen = f"{stage}/**/checkpoints/[0-9]*" if loops else f"{stage}/stage.json"
     while not list(workdir.glob(seen)):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
@@ -285,6 +286,40 @@ def test_ghns_killed_in_any_stage_gives_the_same_numbers(trained_ghns, tmp_path,
     assert results[0] == results[1]
     for name in ("kept", "distances"):
         one, other = (dict(np.load(w / "hard_negatives" / f"{name}.npz")) for w in (whole, workdir))
+        for key, values in one.items():
+            np.testing.assert_array_equal(values, other[key])
+
+
+CCFR = [
+    "train.py", "--config=configs/aircraft.py:ccfr,demo", "--config.checkpoints.every_steps=3",
+    *TINY[:3], "--config.method.classifier.epochs=1", "--config.method.crop_size=16",
+    "--config.method.pyramid_width=8", "--config.method.explore_epochs=1",
+    "--config.method.navigator.epochs=2", "--config.method.pretrain.epochs=1",
+    "--config.method.enhance.epochs=1", "--noconfig.method.beside_nts",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_ccfr(trained, tmp_path_factory):
+    """A tiny finished run of CCFR."""
+    _, environment = trained
+    folder = tmp_path_factory.mktemp("ccfr") / "run"
+    run(*CCFR, f"--workdir={folder}", environment=environment, cwd=ROOT)
+    return folder, environment
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["hierarchy", "pretrain", "navigator", "enhance", "rerank"])
+def test_ccfr_killed_in_any_stage_gives_the_same_numbers(trained_ccfr, tmp_path, stage):
+    whole, environment = trained_ccfr
+    workdir = tmp_path / "run"
+    command = [*CCFR, f"--workdir={workdir}"]
+    kill_in(stage, [sys.executable, *command], workdir, environment)
+    run(*command, environment=environment, cwd=ROOT)
+    results = [json.loads((w / "results.json").read_text()) for w in (whole, workdir)]
+    assert results[0] == results[1]
+    for name in ("pretrain/features", "enhance/features", "enhance/regions", "rerank/predictions"):
+        one, other = (dict(np.load(w / f"{name}.npz")) for w in (whole, workdir))
         for key, values in one.items():
             np.testing.assert_array_equal(values, other[key])
 

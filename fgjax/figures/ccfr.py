@@ -147,7 +147,7 @@ def reranking(run: Run, *, each: int = 4, neighbours: int = 5) -> None:
             color = drawing.GREEN if right else drawing.RED
             images.append(drawing.with_boxes(image, [_WHOLE], [color], thickness=8))
             similarity = near.similarities[row, place]
-            captions.append(f"{name(near.labels[row, place])}\ncos {similarity:.2f}\n\n")
+            captions.append(f"{name(near.labels[row, place])}\ncos {similarity:.2f}")
     drawing.sheet(
         images, captions, run.workdir / "figures" / "reranking.png", columns=1 + neighbours,
         title=f"re-ranking rectified {len(rectified)} and broke {len(broken)} test images; "

@@ -50,18 +50,28 @@ def sheet(
 ) -> None:
     """Images in rows with a caption under each, as a PNG."""
     rows = -(-len(images) // columns)
-    height = 2.55 * rows + 0.5
-    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, height), squeeze=False)
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    below, above = 0.1 + 0.14 * lines, 0.35 + 0.17 * title.count("\n") + 0.2 * bool(heads)
+    height, width = (2.2 + below) * rows + above, 2.3 * columns
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    figure.subplots_adjust(
+        left=0.05 / width, right=1 - 0.05 / width, top=1 - above / height, bottom=below / height,
+        hspace=below / 2.2, wspace=0.04,
+    )  # fmt: skip
     for axis in axes.flat:
-        axis.axis("off")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
     for number, (image, caption) in enumerate(zip(images, captions)):
         axis = axes.flat[number]
         axis.imshow(image)
-        axis.text(0.5, -0.03, caption, transform=axis.transAxes, ha="center", va="top", fontsize=7)
+        axis.set_xlabel(caption, fontsize=7, labelpad=2)
         if number < len(heads):
             axis.set_title(heads[number], fontsize=9)
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
-    save(figure, path, top=1 - 0.4 / height)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def save(figure, path: pathlib.Path, *, top: float = 1.0) -> None:

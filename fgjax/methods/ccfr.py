@@ -67,8 +67,8 @@ class Config:
     scale_separated: bool = True  # otherwise all boxes in one suppression; Table 3
     fusion: bool = True  # otherwise the pooled features side by side; Table 3
     pyramid_width: int = 256
-    # First epochs of `navigator` that look at random regions. A network from scratch is surest where
-    # there is nothing to see, and would never look elsewhere; ImageNet's weights need none.
+    # First epochs of `navigator` that look at random regions. A network from scratch is surest
+    # where there is nothing to see, and would never look elsewhere; ImageNet's weights need none.
     explore_epochs: int = 0
     frozen: bool = False  # keep the pyramid as `navigator` left it
     margin: float = 0.2  # a of Eq. 5; the paper gives none
