@@ -169,6 +169,9 @@ def check(config: Config, devices: int) -> None:
         elif key.endswith("optimizer.schedule"):
             kinds = ("step", "cosine", "constant")
             _require(value in kinds, key, value, "step, cosine or constant")
+    known = getattr(config.method, "searches_unseen_classes", False)
+    wanted = "False: this method classifies, and would not know the classes of the other half"
+    _require(known or not data.zero_shot, "data.zero_shot", True, wanted)
     config.method.validate()
 
 

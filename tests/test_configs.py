@@ -8,6 +8,7 @@ import pytest
 
 from fgjax import main, study
 from fgjax.config import Config, check
+from fgjax.errors import UserError
 from fgjax.testing import shrink_in_place
 from tests import fake_aircraft, fake_archives
 from tests.data.test_folder import fill
@@ -49,6 +50,14 @@ def test_the_paper_configs_are_valid_and_named(name, method):
     assert config.name == "-".join([name, *method.split(",")])
     assert config.pretrained == "timm/resnet50.tv_in1k" and config.backbone == "resnet50"
     assert config.data.zero_shot == (method == "hdcl")
+
+
+@pytest.mark.parametrize("method", ["lapm", "ghns", "ccfr", "hdcl,recognition"])
+def test_classifiers_refuse_classes_that_they_have_not_seen(method):
+    config = load("cub", method)
+    config.data.zero_shot = True
+    with pytest.raises(UserError, match=r"data\.zero_shot is True.*this method classifies"):
+        check(config, devices=4)
 
 
 def test_every_config_file_is_tested():

@@ -291,6 +291,11 @@ def load_network(run: Run, config: Config, stage: Stage) -> RegionNetwork:
     return model
 
 
+def without_fusion(config: Config) -> Config:
+    """The network of `navigator`, whose loss knows regions one by one."""
+    return dataclasses.replace(config, fusion=False)
+
+
 def nts_of(config: Config) -> Config:
     """NTS-Net's regions: the ranking loss alone, all boxes in one suppression."""
     return dataclasses.replace(config, scale_separated=False, fusion=False)
@@ -342,7 +347,7 @@ class RegionLoss:
 
 
 REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
-                 "scale_separated", "fusion", "pyramid_width", "explore_epochs")  # fmt: skip
+                 "scale_separated", "pyramid_width", "explore_epochs")  # fmt: skip
 
 
 def train_navigator(
@@ -356,7 +361,7 @@ def train_navigator(
         return stage
     start = build_multi_level(run, config, run.build_model(pretrained=False))
     checkpoints.restore_model(pretrained.folder, start)
-    model = build_network(run, config, start.backbone)
+    model = build_network(run, without_fusion(config), start.backbone)
     train, test = whole_images(run)
     run.train(
         stage,
@@ -385,10 +390,13 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
     training, seed = config.enhance, run.seed("enhance")
     stage = run.stage("enhance", training, after=(pretrained, navigator), mu=config.mu,
                       margin=config.margin, per_class=config.per_class,
-                      frozen=config.frozen)  # fmt: skip
+                      frozen=config.frozen, fusion=config.fusion)  # fmt: skip
     if stage.done:
         return stage
-    model = load_network(run, config, navigator)
+    found = load_network(run, without_fusion(config), navigator)
+    model = build_network(run, config, found.backbone)
+    model.pyramid, model.part_fc = found.pyramid, found.part_fc
+    model.region_statistics = found.region_statistics
     train, _ = whole_images(run)
     chosen = ClassBatches(
         run.dataset.train.labels, run.train_indices, training.batch_size, config.per_class, seed

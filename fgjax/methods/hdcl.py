@@ -59,6 +59,11 @@ class Config:
     start: Training = dataclasses.field(default_factory=lambda: Training(epochs=0))
     embedding: Training = dataclasses.field(default_factory=lambda: Training(epochs=100))
 
+    @property
+    def searches_unseen_classes(self) -> bool:
+        """Whether training and test may have different classes."""
+        return not self.recognition
+
     def validate(self) -> None:
         """Refuse what cannot work."""
         one_of("loss", self.loss, *LOSSES)

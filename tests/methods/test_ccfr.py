@@ -282,12 +282,14 @@ def test_every_switch_ends_in_a_result(config, tmp_path, changes):
     if changes.get("method.frozen"):
         run = main.open_run(tmp_path)
         stages = ccfr.train(run, run.config.method)
+        method = run.config.method
         one, other = (
-            nnx.to_pure_dict(nnx.state(ccfr.load_network(run, run.config.method, stages[name])))
-            for name in ("navigator", "enhance")
+            nnx.to_pure_dict(nnx.state(ccfr.load_network(run, settings, stages[name])))
+            for name, settings in (("navigator", ccfr.without_fusion(method)), ("enhance", method))
         )
         jax.tree.map(np.testing.assert_array_equal, one["pyramid"], other["pyramid"])
-        assert not np.array_equal(one["fc"]["kernel"], other["fc"]["kernel"])
+        kernels = [state["backbone"]["conv1"]["kernel"] for state in (one, other)]
+        assert not np.array_equal(*kernels)
 
 
 @pytest.mark.parametrize(
