@@ -138,7 +138,7 @@ def test_from_archive_to_result(name, method, prepared, tmp_path):
     if method == "ghns":
         settings.tau, settings.hard_negatives, settings.part_image_size = 0.0, 2, 16
     if method == "ccfr":
-        settings.crop_size, settings.pyramid_width, settings.per_class = 16, 8, 2
+        settings.crop_size, settings.pyramid_width = 16, 8
         settings.rerank.top_n, settings.rerank.top_m = 2, 4
     with jax.numpy_dtype_promotion("standard"):  # optax's SGD under float32 weights
         results = main.run(config, tmp_path, figures=False)

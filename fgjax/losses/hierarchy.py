@@ -26,7 +26,8 @@ def multi_level_loss(
       child_logits: [B, C].
       parent_logits: [B, C_f].
       labels: child class, int [B].
-      parents: super-class of every child class, int [C].
+      parents: super-class of every child class, int [C]; −1 for a class that never occurs, which
+        then is nobody's child.
       parent_weight: λ, 1 in the paper.
 
     Returns:

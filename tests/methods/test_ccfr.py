@@ -144,6 +144,9 @@ def test_super_classes_are_the_planted_ones():
     np.testing.assert_allclose(np.linalg.norm(means, axis=1), 1, rtol=1e-5)
     found = hierarchy.cluster(means, 3, seed=0)
     np.testing.assert_array_equal(found, planted)  # numbered by their first class
+    absent = hierarchy.cluster(np.concatenate([means[:4], 0 * means[:2]]), 3, seed=0)
+    np.testing.assert_array_equal(absent, [0, 1, 2, 0, -1, -1])
+    assert hierarchy.cluster(means[[0, 0]], 2, seed=0).tolist() == [0, 0]
     assert [hierarchy.super_class_count(0, c) for c in (100, 200, 196, 24, 2)] == [20, 40, 39, 5, 1]
     assert hierarchy.super_class_count(7, 100) == 7
 

@@ -20,7 +20,7 @@ def super_class_count(wanted: int, classes: int) -> int:
 
 def build_hierarchy(run: Run, classifier: Stage, *, super_classes: int, batch_size: int) -> Stage:
     """k-means on the unit mean features of the classes; leaves hierarchy.json and the artifact
-    `hierarchy` with `parents` int [C] and `means` [C, D].
+    `hierarchy` with `parents` int [C] (−1: a class without images) and `means` [C, D].
 
     Args:
       run: with dataset and folders.
@@ -40,13 +40,13 @@ def build_hierarchy(run: Run, classifier: Stage, *, super_classes: int, batch_si
     parents = cluster(means, count, seed=run.seed("hierarchy") % 2**31)
     names = [
         [run.dataset.class_names[label] for label in np.flatnonzero(parents == parent)]
-        for parent in range(count)
+        for parent in range(parents.max() + 1)
     ]
     for number, members in enumerate(names):
         log.info("super-class %d: %s", number + 1, ", ".join(members))
     write_json(stage.folder / "hierarchy.json", names)
     stage.save_arrays("hierarchy", parents=parents, means=means)
-    stage.finish({"super_classes": count, "largest": max(map(len, names)),
+    stage.finish({"super_classes": len(names), "largest": max(map(len, names)),
                   "smallest": min(map(len, names))})  # fmt: skip
     return stage
 
@@ -59,8 +59,15 @@ def class_means(features: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
 
 
 def cluster(means: np.ndarray, count: int, *, seed: int) -> np.ndarray:
-    """Parents int32 [C], numbered in the order of their first class."""
-    assigned = KMeans(count, n_init=10, random_state=seed).fit_predict(means)
+    """Parents int32 [C], numbered in the order of their first class; −1 for a zero mean.
+
+    There are fewer than `count` where fewer classes have images, or means that differ.
+    """
+    present = np.any(means != 0, axis=1)
+    count = min(count, len(np.unique(means[present], axis=0)))
+    assigned = KMeans(count, n_init=10, random_state=seed).fit_predict(means[present])
     _, first = np.unique(assigned, return_index=True)
     number = {assigned[place]: index for index, place in enumerate(np.sort(first))}
-    return np.array([number[one] for one in assigned], np.int32)
+    parents = np.full(len(means), -1, np.int32)
+    parents[present] = [number[one] for one in assigned]
+    return parents
