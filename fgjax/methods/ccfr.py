@@ -175,7 +175,7 @@ def _check(run: Run, config: Config) -> None:
         )
     if not config.regions:
         return
-    regions = regions_of(run, config, run.build_model(pretrained=False))
+    regions = regions_of(run, config, nnx.eval_shape(lambda: run.build_model(pretrained=False)))
     least = min(regions.grids) ** 2
     if config.ranked_per_scale > least:
         raise UserError(

@@ -22,7 +22,7 @@ from fgjax.methods.stages.region_network import RegionNetwork, Regions
 @pytest.fixture
 def config(tiny_config):
     """The demo's shape at 32 px, four images a class; anchors on grids of 4 and 2."""
-    training = lambda: Training(1, 8, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
+    training = lambda: Training(1, 24, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
     tiny_config.method = ccfr.Config(
         crop_size=16,
         pyramid_width=8,
@@ -301,7 +301,7 @@ def test_every_switch_ends_in_a_result(config, tmp_path, changes):
      ("scale_separated", False, "fusion network takes each scale"), ("per_class", 1, "triplets"),
      ("iou_threshold", 0.0, "above 0"), ("rerank.thresholds", "guess", "held_out, auto"),
      ("rerank.top_n", 0, "at least 1"), ("enhance.batch_size", 4, "None"),
-     ("per_class", 8, "with at least two classes"), ("margin", -1.0, "0 or more")],
+     ("per_class", 24, "with at least two classes"), ("margin", -1.0, "0 or more")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(config, field, value, says):
     changed = override(config, {f"method.{field}": value})

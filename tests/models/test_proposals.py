@@ -8,10 +8,10 @@ from flax import nnx
 
 from fgjax import models
 from fgjax.errors import UserError
-from fgjax.localization import boxes
 from fgjax.methods.stages.region_network import RegionNetwork, Regions, grids_of
 from fgjax.models import layers
 from fgjax.models.proposals import Pyramid
+from tests.localization.test_regions import by_loops
 
 GRIDS, SCALES = (8, 4), (96 / 448, 192 / 448)
 
@@ -55,16 +55,6 @@ def test_the_coarse_level_reaches_the_fine_scores_and_not_the_other_way():
     assert share("lateral", fine) > 0 and share("lateral", coarse) == 0
 
 
-def by_loops(given, scores, threshold, count):
-    left, chosen = sorted(range(len(scores)), key=lambda i: (-scores[i], i)), []
-    order = list(left)
-    while left and len(chosen) < count:
-        best = left.pop(0)
-        chosen.append(best)
-        left = [i for i in left if boxes.iou(given[best], given[i]) < threshold]
-    return (chosen + [i for i in order if i not in chosen])[:count]
-
-
 @pytest.mark.parametrize("scale_separated", [True, False])
 def test_regions_are_the_best_of_each_scale_or_of_all(scale_separated):
     chooser = regions(scale_separated=scale_separated)
@@ -74,10 +64,10 @@ def test_regions_are_the_best_of_each_scale_or_of_all(scale_separated):
     found = np.asarray(jax.jit(lambda s: chooser.select(s, each=3))(scores))
     for row, chosen in zip(scores, found):
         if scale_separated:
-            wanted = by_loops(chooser.boxes[:64], row[:64], 0.25, 3)
-            wanted += [64 + i for i in by_loops(chooser.boxes[64:], row[64:], 0.25, 3)]
+            wanted = by_loops(chooser.boxes[:64], row[:64], 0.25, 3)[0]
+            wanted += [64 + i for i in by_loops(chooser.boxes[64:], row[64:], 0.25, 3)[0]]
         else:
-            wanted = by_loops(chooser.boxes, row, 0.25, 6)
+            wanted = by_loops(chooser.boxes, row, 0.25, 6)[0]
         assert chosen.tolist() == wanted
     fused = np.asarray(chooser.select(jnp.asarray(scores), each=2))
     np.testing.assert_array_equal(found[:, chooser.fused(3)], fused)
