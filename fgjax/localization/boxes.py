@@ -29,16 +29,22 @@ def iou(one: ArrayLike, other: ArrayLike) -> np.ndarray:
 
 def to_window(boxes: ArrayLike, window: ArrayLike) -> np.ndarray:
     """Coordinates of image boxes [..., 4] inside a window [4] of the image, clipped to it."""
-    boxes, window = np.asarray(boxes, np.float32), np.asarray(window, np.float32)
-    origin, side = np.tile(window[..., :2], 2), np.tile(window[..., 2:] - window[..., :2], 2)
-    return np.clip((boxes - origin) / np.maximum(side, 1e-6), 0, 1)
+    origin, side = _origin_and_side(window)
+    found = (np.asarray(boxes, np.float32) - origin) / np.maximum(side, np.float32(1e-6))
+    return np.minimum(np.maximum(found, 0), 1)
 
 
 def from_window(boxes: ArrayLike, window: ArrayLike) -> np.ndarray:
     """Inverse of `to_window`: boxes inside a window back to the image's coordinates."""
-    boxes, window = np.asarray(boxes, np.float32), np.asarray(window, np.float32)
-    origin, side = np.tile(window[..., :2], 2), np.tile(window[..., 2:] - window[..., :2], 2)
-    return boxes * side + origin
+    origin, side = _origin_and_side(window)
+    return np.asarray(boxes, np.float32) * side + origin
+
+
+def _origin_and_side(window: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """(y, x, y, x) of a window's corner and of its sides."""
+    window = np.asarray(window, np.float32)
+    origin = window[..., [0, 1, 0, 1]]
+    return origin, window[..., [2, 3, 2, 3]] - origin
 
 
 def around(centers: ArrayLike, half_size: float) -> np.ndarray:
@@ -61,11 +67,11 @@ def contains(boxes: ArrayLike, points: ArrayLike) -> np.ndarray:
 
 def to_pixels(box: ArrayLike, height: int, width: int) -> tuple[int, int, int, int]:
     """Whole pixels (y0, x0, y1, x1) of a box, at least one pixel each way, inside the image."""
-    ymin, xmin, ymax, xmax = np.asarray(box, np.float64)
-    y0 = int(np.clip(round(ymin * height), 0, height - 1))
-    x0 = int(np.clip(round(xmin * width), 0, width - 1))
-    y1 = int(np.clip(round(ymax * height), y0 + 1, height))
-    x1 = int(np.clip(round(xmax * width), x0 + 1, width))
+    ymin, xmin, ymax, xmax = np.asarray(box, np.float64).tolist()  # numbers: this runs per image
+    y0 = min(max(round(ymin * height), 0), height - 1)
+    x0 = min(max(round(xmin * width), 0), width - 1)
+    y1 = min(max(round(ymax * height), y0 + 1), height)
+    x1 = min(max(round(xmax * width), x0 + 1), width)
     return y0, x0, y1, x1
 
 

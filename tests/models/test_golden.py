@@ -43,7 +43,11 @@ def as_timm(arrays, shapes):
     return renamed
 
 
-@pytest.mark.parametrize("name", golden.NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "densenet161"))
+     for name in golden.NAMES],
+)  # fmt: skip
 def test_maps_statistics_and_logits_are_torchvisions(name, weights_file):
     """At evaluation and in a training step, to 1e-4 of each array's norm, in float32."""
     wanted = GOLDEN[name]["arrays"]
