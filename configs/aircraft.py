@@ -20,7 +20,7 @@
 | hdcl, ResNet-50, Recall@1 | 71.1 (HDCL Table 4) | not measured | — |
 | hdcl,demo, Recall@1 | — | 49.9 (softmax 56.4), unseen variants, seed 0 | 6 minutes, likewise |
 | ccfr, ResNet-50 | 94.1, without re-ranking 93.0 (CCFR Table 2) | not measured | — |
-| ccfr,demo | — | 61.5, without re-ranking 58.8, built-in test split, seed 0 | 8 minutes, likewise |
+| ccfr,demo | — | 61.2, without re-ranking 60.0, built-in test split, seed 0 | 8 minutes, likewise |
 | hdcl,recognition, ResNet-50, top-1 | 78.7, softmax 82.1 (HDCL Table 7) | not measured | — |
 """
 
