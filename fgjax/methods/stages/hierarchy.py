@@ -37,7 +37,7 @@ def build_hierarchy(run: Run, classifier: Stage, *, super_classes: int, batch_si
     found = embeddings_of(model, Embed(), reader, rows, batch_size=batch_size)
     means = class_means(found, labels[rows], run.dataset.num_classes)
     count = super_class_count(super_classes, len(means))
-    parents = cluster(means, count, seed=run.seed("hierarchy") % 2**31)
+    parents = cluster(means, count, seed=run.seed("hierarchy"))
     names = [
         [run.dataset.class_names[label] for label in np.flatnonzero(parents == parent)]
         for parent in range(parents.max() + 1)
