@@ -70,11 +70,9 @@ class RerankingPredictor(BatchedPredictor):
         neighbours = find_neighbours(
             outputs["features"], self._database, self._labels, count=self._chosen.top_m
         )
-        settings = self._settings
         scores = rescore(
-            probabilities, neighbours, **self._chosen._asdict(), alpha=settings.alpha,
-            beta=settings.beta, per_class=settings.per_class,
-        )  # fmt: skip
+            probabilities, neighbours, **self._chosen._asdict(), **self._settings.weights
+        )
         found = outputs.get("boxes", np.zeros((len(images), 0, 4), np.float32))
         return [
             Prediction(row, boxlib.WHOLE.copy(), boxes)

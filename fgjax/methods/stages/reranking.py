@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,11 @@ class Reranking:
             self.top_n, self.top_m, self.probability_threshold, self.similarity_threshold
         )
 
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What a search leaves alone: options of `rescore`."""
+        return {"alpha": self.alpha, "beta": self.beta, "per_class": self.per_class}
+
 
 def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
     """Classification, retrieval and re-ranking on test; leaves the artifact `predictions`.
@@ -71,8 +77,7 @@ def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
     neighbours = find_neighbours(
         stored["test"], stored["train"], run.dataset.train.labels, count=chosen.top_m
     )
-    options = {"alpha": settings.alpha, "beta": settings.beta, "per_class": settings.per_class}
-    scores = rescore(probabilities, neighbours, **chosen._asdict(), **options)
+    scores = rescore(probabilities, neighbours, **chosen._asdict(), **settings.weights)
     before, after = probabilities.argmax(1) == labels, scores.argmax(1) == labels
     classified = classification_metrics(stored["test_logits"], labels)
     found = retrieval_metrics(
@@ -109,8 +114,7 @@ def choose(
 ) -> tuple[Thresholds, dict[str, float]]:
     """The thresholds, and what was measured in choosing them."""
     labels, held = run.dataset.train.labels, run.held_out_indices
-    options = {"alpha": settings.alpha, "beta": settings.beta, "per_class": settings.per_class}
-    if settings.thresholds == "preset" or (settings.thresholds != "test" and not len(held)):
+    if settings.thresholds == "preset":
         return settings.preset, {}
     if settings.thresholds == "test":
         queries, truth, logits = stored["test"], run.dataset.test.labels, stored["test_logits"]
@@ -119,14 +123,15 @@ def choose(
         queries, truth, logits = stored["train"][held], labels[held], stored["train_logits"][held]
         rows = run.train_indices
     probabilities = softmax(logits)
-    candidates = thresholds_to_try(settings.preset, logits.shape[1], len(rows))
-    neighbours = find_neighbours(
-        queries, stored["train"][rows], labels[rows], count=max(c.top_m for c in candidates)
-    )
     if settings.thresholds == "auto":
         mean = float(probabilities.max(axis=1).mean())
         candidates = [settings.preset._replace(probability_threshold=mean)]
-    best, accuracy = search(probabilities, truth, neighbours, candidates, **options)
+    else:
+        candidates = thresholds_to_try(settings.preset, logits.shape[1], len(rows))
+    neighbours = find_neighbours(
+        queries, stored["train"][rows], labels[rows], count=max(c.top_m for c in candidates)
+    )
+    best, accuracy = search(probabilities, truth, neighbours, candidates, **settings.weights)
     name = "searched_on_test" if settings.thresholds == "test" else "held_out"
     plain = float(np.mean(probabilities.argmax(1) == truth))
     return best, {f"{name}_classification_top1": plain, f"{name}_top1": accuracy}
