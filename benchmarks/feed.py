@@ -16,11 +16,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from fgjax import study
 from fgjax.data import loading
 from fgjax.data.datasets import load_dataset
 from fgjax.methods import lapm
-from fgjax.methods.stages import adaptive_margin
+from fgjax.methods.lapm import adaptive_margin
 from fgjax.training import fit, optimizer
 from fgjax.training.logging import read_metrics
 from fgjax.training.run import Run
@@ -31,7 +30,7 @@ def _main() -> None:
     parser.add_argument("--config", default="configs/aircraft.py:lapm,demo")
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
-    config = study.load_config(options.config)
+    config = config_files.load(options.config)
     method, data = config.method, config.data
     dataset = load_dataset(data.dataset, data_dir=data.data_dir)
     run = Run(config, dataset, pathlib.Path(tempfile.mkdtemp()))

@@ -17,8 +17,8 @@ from flax import nnx
 
 from fgjax import models
 from fgjax.localization import cam
-from fgjax.methods.stages.part_networks import PartNetworks, PartsClassifier, PartsHead
-from fgjax.methods.stages.parts import PartNetwork
+from fgjax.methods.ghns.part_networks import PartNetworks, PartsClassifier, PartsHead
+from fgjax.methods.shared.parts import PartNetwork
 from fgjax.training import compilation
 
 WEIGHTS = (0.4, 0.4, 0.2)

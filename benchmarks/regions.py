@@ -20,7 +20,7 @@ from flax import nnx
 from fgjax import losses, models
 from fgjax.localization import crop_and_resize
 from fgjax.methods import ccfr
-from fgjax.methods.stages.region_network import RegionNetwork, Regions, grids_of
+from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
 from fgjax.models.layers import Linear
 from fgjax.training import compilation
 

@@ -1,60 +1,91 @@
-"""What the commands share: flags for a config, and errors as one sentence."""
+"""What the commands share: options that name a config, and errors as one sentence."""
 
+import argparse
 import re
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from fgjax import config_files
 from fgjax.config import Config
 from fgjax.errors import UserError
 
 
-def config_flag():
-    """`--config=FILE:ARGUMENT` with `--config.FIELD=VALUE` for every field."""
-    return config_flags.DEFINE_config_file(
-        "config", help_string="Config file, with an argument: configs/aircraft.py:lapm,demo"
+def parser_of(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows the module's own text as it stands."""
+    return argparse.ArgumentParser(
+        prog=f"fgjax {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
 
 
-def config_of(holder) -> Config | None:
-    """The config that a flag of `config_flag` names.
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--workdir`; `--config.FIELD=VALUE` is read by `parse`."""
+    parser.add_argument(
+        "--config",
+        metavar="NAME[:METHOD[,FLAG]]",
+        help="a shipped config (see `fgjax configs`) or the path of a config file",
+    )
+    parser.add_argument(
+        "--config.FIELD",
+        metavar="VALUE",
+        dest="_field",
+        help="override any field: --config.seed=1 --config.data.image_size=224",
+    )
+    parser.add_argument("--workdir", default="", help="folder of the run (runs/CONFIG-METHOD)")
+
+
+def parse(
+    parser: argparse.ArgumentParser, arguments: list[str] | None
+) -> tuple[argparse.Namespace, Config | None]:
+    """Options, and the config with its overrides; None where no config is named.
 
     Raises:
-      UserError: the file has no config.
+      UserError: a word is not known, or a field or its value is wrong.
     """
-    if holder.value is not None and not isinstance(holder.value, Config):
-        raise UserError(f"{flags.FLAGS['config'].config_filename} is not a readable config file.")
-    return holder.value
+    options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    for number, word in enumerate(rest):
+        separate = number and "=" not in rest[number - 1] and rest[number - 1].startswith("--")
+        if not word.startswith("--") and not separate:
+            raise UserError(f"{word!r} is not a flag; overrides look like --config.seed=1.")
+    if options.config is None:
+        if rest:
+            raise UserError(f"{rest[0]!r} is not known here; see {parser.prog} --help.")
+        return options, None
+    return options, _overridden(options.config, rest)
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def _overridden(name: str, overrides: list[str]) -> Config:
+    path, argument = config_files.find(name)
+    config_files.load(name)  # says in one sentence what is wrong with it
+    words = ["fgjax", f"--config={path}:{argument}", *overrides]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     try:
-        return flags.FLAGS(arguments)
-    except (flags.Error, ValueError) as error:
+        left = values(words)
+    except (flags.Error, ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     except KeyError as error:  # how config_flags says that a field does not exist
         field = re.search(r"Field (\w+) not found", str(error))
         named = repr(field[1]) if field else str(error)
         raise UserError(f"the config has no field {named}; see fgjax/config.py.") from error
+    if len(left) > 1:
+        raise UserError(f"{left[1]!r} is not a flag; overrides look like --config.seed=1.")
+    return holder.value
 
 
-def run_with_flags(main: Callable[[], int | None]) -> None:
-    """Run a command that takes flags alone."""
-
-    def checked(arguments: list[str]) -> int | None:
-        if len(arguments) > 1:
-            raise UserError(f"{arguments[1]!r} is not a flag; overrides look like --config.seed=1.")
-        return main()
-
-    run(lambda: app.run(checked, flags_parser=_parse))
-
-
-def run(main: Callable[[], object]) -> None:
+def run(command: Callable[[], object]) -> None:
     """Run a command; what a person can mend is one sentence and exit code 2."""
     try:
-        main()
+        code = command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # `fgjax configs | head`
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

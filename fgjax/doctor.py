@@ -1,9 +1,9 @@
 """What stands between this machine and a training run, and what to do about it.
 
-python -m fgjax.doctor
-python -m fgjax.doctor --config=configs/aircraft.py
+fgjax doctor
+fgjax doctor --config=cub:ccfr
 
-takes the flags of train.py; the exit code is 0 only when that training would start.
+takes the words of fgjax train; the exit code is 0 only when that training would start.
 """
 
 import collections
@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 
 import numpy as np
-from absl import flags
 from packaging.requirements import InvalidRequirement, Requirement
 
 from fgjax import command_line, main, models
@@ -29,7 +28,7 @@ from fgjax.data.datasets import archives
 from fgjax.errors import UserError
 
 OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
-DEMO = "python train.py --config=configs/aircraft.py:demo"
+DEMO = "fgjax train --config=aircraft:demo"
 _ROOT = pathlib.Path(__file__).parents[1]
 _GIB = 2**30
 _FILES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".ckpt")  # anything else is on the Hub
@@ -269,7 +268,7 @@ def overview() -> list[Finding]:
         missing = layout.missing(builder.manual_dir)
         found.append(Finding(NOTE, f"{builder.title} is not prepared", _how(builder, missing)))
     return [*found, Finding(NOTE, "images of your own", "a folder for each class, and "
-                            "--config=configs/folder.py --config.data.path=FOLDER")]  # fmt: skip
+                            "--config=folder --config.data.path=FOLDER")]  # fmt: skip
 
 
 def _how(builder, missing: list[archives.Official]) -> str:
@@ -303,11 +302,13 @@ def report(found: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _main() -> int:
+def command(arguments: list[str] | None = None) -> int:
+    """`fgjax doctor`."""
+    parser = command_line.parser_of("doctor", __doc__)
+    command_line.add_config_options(parser)
+    options, config = command_line.parse(parser, arguments)
     main.setup()
-    config = command_line.config_of(_CONFIG)
-    folder = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
-    found = examine(config, folder)
+    found = examine(config, pathlib.Path(options.workdir) if options.workdir else None)
     print(report(found))
     problems = sum(finding.level == PROBLEM for finding in found)
     if problems:
@@ -318,11 +319,9 @@ def _main() -> int:
         print(f"\nThis machine is fit. Begin with\n    {DEMO}\nor name a config, --config=…, to "
               "see whether it would start.")  # fmt: skip
         return 0
-    print("\nTraining would start: the same words after python train.py.")
+    print("\nTraining would start: the same words after fgjax train.")
     return 0
 
 
 if __name__ == "__main__":
-    _CONFIG = command_line.config_flag()
-    _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>.")
-    command_line.run_with_flags(_main)
+    command_line.run(command)

@@ -87,8 +87,7 @@ def fetch(config: Config) -> Dataset:
         hint = ""
         if not config.data.dataset.startswith(("synthetic", "folder")):
             hint = (
-                "; for a first look without any download run "
-                "`python train.py --config=configs/aircraft.py:demo`"
+                "; for a first look without any download run `fgjax train --config=aircraft:demo`"
             )
         raise UserError("; and ".join(problems) + hint + ".")
     return dataset
@@ -131,16 +130,31 @@ def run(
     context = Run(config, dataset, workdir, pool)
     outcome = method.run(context)
     results = {
-        "method": method.__name__.rsplit(".", 1)[-1],
+        "method": methods.name_of(method),
         "metrics": outcome["metrics"],
         "protocol": {**protocol(config, dataset, context), **outcome["protocol"]},
     }
     write_json(workdir / "results.json", results)
     if figures:
-        from fgjax import figures as pictures
-
-        pictures.draw(context)
+        draw(context)
     return results
+
+
+def draw(run: Run) -> None:
+    """All pictures of a finished run into `workdir`/figures, those of its method included."""
+    from fgjax.figures import common  # matplotlib takes its time, and predicting needs none
+
+    stages = run.stages
+    common.curves(run)
+    if "objects" in stages:
+        common.localization(run, stages["objects"], stages.get("parts"))
+    for stage in stages.values():
+        if (stage.folder / "predictions.npz").exists():
+            common.confusions(run, stage)
+    own = methods.part(methods.of(run.config), "figures")
+    if own is not None:
+        own.draw(run)
+    log.info("pictures are in %s", run.workdir / "figures")
 
 
 def protocol(config: Config, dataset: Dataset, context: Run) -> dict[str, Any]:
@@ -181,7 +195,7 @@ def open_run(workdir: pathlib.Path) -> Run:
     if not (workdir / "results.json").exists():
         raise UserError(
             f"{workdir} holds no finished run (no results.json): train one first, "
-            "python train.py --config=… --workdir=…"
+            "fgjax train --config=… --workdir=…"
         )
     flat = json.loads((workdir / "config.json").read_text())
     results = json.loads((workdir / "results.json").read_text())

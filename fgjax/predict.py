@@ -1,9 +1,10 @@
 """Classes and boxes of images, with any trained run.
 
-python -m fgjax.predict --workdir=W IMAGE_OR_FOLDER…
+fgjax predict --workdir=RUN IMAGE_OR_FOLDER…
+
+prints the likeliest classes and draws the object and its parts.
 """
 
-import argparse
 import json
 import logging
 import pathlib
@@ -91,8 +92,9 @@ def _draw(image, found, file: pathlib.Path, folder: pathlib.Path, number: int) -
     return path
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fgjax.predict", description=__doc__)
+def command(arguments: list[str] | None = None) -> None:
+    """`fgjax predict`."""
+    parser = command_line.parser_of("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
     parser.add_argument("--top", type=int, default=5, help="classes to list (5)")
@@ -113,4 +115,4 @@ def _main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(_main)
+    command_line.run(command)

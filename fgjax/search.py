@@ -1,10 +1,9 @@
 """Find the images most like a given one, with any run that makes embeddings.
 
-python -m fgjax.search --workdir=W --index=FOLDER
-python -m fgjax.search --workdir=W --query=IMAGE_OR_FOLDER
+fgjax search --workdir=RUN --index=FOLDER
+fgjax search --workdir=RUN --query=IMAGE_OR_FOLDER
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -42,7 +41,7 @@ def embed_files(
     """
     method = methods.of(run.config)
     if not hasattr(method, "load_embedder"):
-        name = method.__name__.rsplit(".", 1)[-1]
+        name = methods.name_of(method)
         raise UserError(f"{run.workdir} is a run of {name}, which makes no embeddings for search.")
     files, others = find_images(paths)
     embed = method.load_embedder(run)
@@ -104,14 +103,14 @@ def search(
     if not index.is_file():
         raise UserError(
             f"there is no index {index}: make one first, "
-            f"python -m fgjax.search --workdir={workdir} --index=FOLDER."
+            f"fgjax search --workdir={workdir} --index=FOLDER."
         )
     with np.load(index, allow_pickle=False) as stored:
         database, files, made_by = (stored[k] for k in ("embeddings", "files", "fingerprint"))
     if str(made_by) != fingerprint(run):
         raise UserError(
             f"the index {index} was made by another model than that of {workdir}: make it anew, "
-            f"python -m fgjax.search --workdir={workdir} --index=FOLDER."
+            f"fgjax search --workdir={workdir} --index=FOLDER."
         )
     queries, query_files, others = embed_files(run, paths)
     report(others)
@@ -162,8 +161,9 @@ def report(others: list[pathlib.Path]) -> None:
         log.warning("%d files are not images and are left out: %s%s", len(others), named, more)
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fgjax.search", description=__doc__)
+def command(arguments: list[str] | None = None) -> None:
+    """`fgjax search`."""
+    parser = command_line.parser_of("search", __doc__)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
     parser.add_argument("--index", metavar="FOLDER", help="embed this folder and save the index")
     parser.add_argument("--query", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to look for")
@@ -195,4 +195,4 @@ def _main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(_main)
+    command_line.run(command)

@@ -19,7 +19,7 @@ def shrink_in_place(settings: Any, *, epochs: int = 1, batch_size: int = 8) -> N
 def shrink(data_dir: str, *, epochs: int = 1) -> Config:
     """LAPM's demo on four images a class at 32 px."""
     from fgjax.methods import lapm
-    from fgjax.methods.stages.parts import Grouping
+    from fgjax.methods.shared.parts import Grouping
 
     def training() -> Training:
         return Training(epochs, 8, Optimizer("adamw", 1e-3, schedule="constant"))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from fgjax import main, study
+from fgjax import config_files, main
 from fgjax.config import Config, check
 from fgjax.errors import UserError
 from fgjax.testing import shrink_in_place
@@ -40,7 +40,7 @@ QUICK = {("pets", "hdcl"), ("folder", "hdcl,recognition")}
 
 
 def load(name: str, argument: str = "") -> Config:
-    return study.load_config(f"{ROOT}/configs/{name}.py:{argument}")
+    return config_files.load(f"{ROOT}/configs/{name}.py:{argument}")
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)
@@ -61,7 +61,7 @@ def test_classifiers_refuse_classes_that_they_have_not_seen(method):
 
 
 def test_every_config_file_is_tested():
-    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__", "common"}
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"__init__"}
     assert files == set(OFFERED)
 
 

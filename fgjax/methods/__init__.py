@@ -1,13 +1,21 @@
-"""The published systems, one file each, named as in a config's argument.
+"""The published systems, a folder each; `shared` is what several of them use.
 
-A method module has `Config` (a dataclass with `validate`), `run(run) -> metrics` and
-`load_predictor(run) -> Predictor`; its paper's tables are `STUDIES` of the module of the same name
-in `tables/`, if it has one.
+A method is a package here, or a module of your own that can be imported. It has `Config` (a
+dataclass with `validate`), `run(run) -> {"metrics", "protocol"}` and, to be used afterwards,
+`load_predictor(run)` and `load_embedder(run)`. A package here may also have the modules
+
+  presets   `PRESETS`: how its paper trains it, by dataset; `DEMO`; `FLAGS`
+  studies   `STUDIES`: its paper's tables
+  figures   `draw(run)`: its pictures
+  paper     `PAPER`: every equation beside the function that it is
+
+and nothing outside its folder names it.
 """
 
 import importlib
 import importlib.util
-import pkgutil
+import pathlib
+import sys
 from types import ModuleType
 
 from fgjax.config import Study
@@ -15,27 +23,55 @@ from fgjax.errors import UserError
 
 
 def names() -> list[str]:
-    """All methods that exist."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
+    """All methods that exist: the folders here with a module `method`."""
+    return sorted(path.parent.name for path in pathlib.Path(__path__[0]).glob("*/method.py"))
 
 
 def get(name: str) -> ModuleType:
-    """The module of a method.
+    """A method by its name here, or as a module of one's own.
 
     Raises:
       UserError: there is none of that name.
     """
-    if name not in names():
-        raise UserError(f"method {name!r} is not known; choose one of {', '.join(names())}.")
-    return importlib.import_module(f"fgjax.methods.{name}")
+    if name in names():
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in sys.modules or _importable(name):
+        return importlib.import_module(name)
+    raise UserError(
+        f"method {name!r} is not known; choose one of {', '.join(names())}, or name a module that "
+        "can be imported from here."
+    )
+
+
+def _importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def of(config) -> ModuleType:
-    """The module whose `Config` the method's hyper-parameters are."""
-    return importlib.import_module(type(config.method).__module__)
+    """The method whose `Config` the hyper-parameters are: that class's module, or its package."""
+    module = importlib.import_module(type(config.method).__module__)
+    if hasattr(module, "run") and not module.__name__.startswith(f"{__name__}."):
+        return module
+    return importlib.import_module(module.__name__.rpartition(".")[0])
+
+
+def name_of(method: ModuleType) -> str:
+    """What `get` knows a method by."""
+    return method.__name__.removeprefix(f"{__name__}.")
+
+
+def part(method: ModuleType, name: str) -> ModuleType | None:
+    """A module of a method's folder, such as `studies`; None where it has none."""
+    full = f"{method.__name__}.{name}"
+    if not hasattr(method, "__path__") or importlib.util.find_spec(full) is None:
+        return None
+    return importlib.import_module(full)
 
 
 def studies(config) -> dict[str, Study]:
     """The tables of the config's method by name."""
-    name = f"{__name__}.tables.{of(config).__name__.rsplit('.', 1)[-1]}"
-    return importlib.import_module(name).STUDIES if importlib.util.find_spec(name) else {}
+    method = of(config)
+    return getattr(part(method, "studies") or method, "STUDIES", {})

@@ -12,11 +12,12 @@ from fgjax import losses, main, methods, models
 from fgjax.config import Optimizer, Training, check, override
 from fgjax.errors import UserError
 from fgjax.evaluation.rerank import Neighbours, Thresholds, search_thresholds
-from fgjax.figures import ccfr as figures
 from fgjax.figures.common import image_of
 from fgjax.methods import ccfr
-from fgjax.methods.stages import hierarchy, reranking
-from fgjax.methods.stages.region_network import RegionNetwork, Regions
+from fgjax.methods.ccfr import figures, hierarchy, reranking
+from fgjax.methods.ccfr.method import train
+from fgjax.methods.ccfr.region_network import RegionNetwork, Regions
+from fgjax.methods.ccfr.regions import load_network, without_fusion
 
 
 @pytest.fixture
@@ -284,11 +285,14 @@ def test_every_switch_ends_in_a_result(config, tmp_path, changes):
         assert metrics["classification_top1"] == metrics["global_top1"]
     if changes.get("method.frozen"):
         run = main.open_run(tmp_path)
-        stages = ccfr.train(run, run.config.method)
+        stages = train(run, run.config.method)
         method = run.config.method
         one, other = (
-            nnx.to_pure_dict(nnx.state(ccfr.load_network(run, settings, stages[name])))
-            for name, settings in (("navigator", ccfr.without_fusion(method)), ("enhance", method))
+            nnx.to_pure_dict(nnx.state(load_network(run, settings, stages[name])))
+            for name, settings in (
+                ("navigator", without_fusion(method)),
+                ("enhance", method),
+            )
         )
         jax.tree.map(np.testing.assert_array_equal, one["pyramid"], other["pyramid"])
         kernels = [state["backbone"]["conv1"]["kernel"] for state in (one, other)]

@@ -11,9 +11,9 @@ from fgjax import losses, main, methods, models
 from fgjax.config import Optimizer, Training, check, override
 from fgjax.errors import UserError
 from fgjax.methods import ghns
-from fgjax.methods.stages import hard_negatives, part_networks
-from fgjax.methods.stages.hard_negatives import HardNegatives
-from fgjax.methods.stages.image_classifier import ImageLoss
+from fgjax.methods.ghns import hard_negatives, part_networks, parts_classifier
+from fgjax.methods.ghns.hard_negatives import HardNegatives
+from fgjax.methods.ghns.image_classifier import ImageLoss
 
 LABELS = np.repeat(np.arange(4), [6, 2, 7, 5])
 
@@ -287,13 +287,13 @@ def test_replaced_parts_leave_the_set_nearer_than_another_image():
 def test_pairs_come_from_the_right_classes():
     labels = jnp.asarray([0, 0, 1, 1, 2, 2])
     for seed in range(30):
-        positive, negative = ghns.draw_pairs(jax.random.key(seed), labels)
+        positive, negative = parts_classifier.draw_pairs(jax.random.key(seed), labels)
         assert (labels[positive] == labels).all() and (positive != jnp.arange(6)).all()
         assert (labels[negative] != labels).all()
 
 
 def test_stage_3_is_eq_10_by_loops():
-    head = part_networks.PartsHead(12, 3, embedding=6, rngs=nnx.Rngs(0))
+    head = parts_classifier.PartsHead(12, 3, embedding=6, rngs=nnx.Rngs(0))
     rng = np.random.default_rng(1)
     batch = {
         "features": rng.normal(size=(6, 3, 4)).astype(np.float32),
@@ -307,7 +307,9 @@ def test_stage_3_is_eq_10_by_loops():
     embed = lambda x: np.maximum(x.reshape(6, 12) @ w + b, 0)  # noqa: E731
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
     f, hard = unit(embed(batch["features"])), unit(embed(batch["hard"]))
-    positive, negative = map(np.asarray, ghns.draw_pairs(key, jnp.asarray(batch["label"])))
+    positive, negative = map(
+        np.asarray, parts_classifier.draw_pairs(key, jnp.asarray(batch["label"]))
+    )
     d = lambda x, y: np.sum((x - y) ** 2)  # noqa: E731
     metric = 0.0
     for i in range(6):
@@ -328,7 +330,7 @@ def test_recomputed_hard_negatives_are_gathered_part_by_part_and_constant():
 
     class Model:
         def __init__(self):
-            self.head = part_networks.PartsHead(12, 3, embedding=0, rngs=nnx.Rngs(0))
+            self.head = parts_classifier.PartsHead(12, 3, embedding=0, rngs=nnx.Rngs(0))
 
         def features(self, batch, key=None):
             return batch["image"]
@@ -375,7 +377,7 @@ def test_a_reference_gets_its_own_hard_negative_before_its_classs():
         probability=np.ones(3, np.float32),
     )
     features = np.arange(20 * 3 * 2, dtype=np.float32).reshape(20, 3, 2)
-    transform = part_networks.Quadruplets(kept, LABELS, seed=0, features=features)
+    transform = parts_classifier.Quadruplets(kept, LABELS, seed=0, features=features)
     for position in range(10):
         own = transform(position, 0)
         assert own["hard_rows"].tolist() == [0, 9, 0]

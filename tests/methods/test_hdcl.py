@@ -21,7 +21,8 @@ from fgjax.config import Optimizer, Training, check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
 from fgjax.methods import hdcl
-from fgjax.models.heads import CenterHead, PairSimilarity
+from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
+from fgjax.methods.shared.embedding import Embed
 from tests.models.golden import QUICK
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -148,10 +149,10 @@ def test_salient_pooling_by_hand():
     maps = np.array(
         [[[[1, 0], [0, 0]], [[3, 1], [2, 4]]]], np.float32
     )  # sums 1, 0, 4, 6; mean 2.75
-    found = hdcl.Embed(salient=True)(Fixed(), batch((0,)))["embedding"]
+    found = Embed(salient=True)(Fixed(), batch((0,)))["embedding"]
     wanted = np.array([3, 4, 2.5, 2.5])
     np.testing.assert_allclose(found[0], wanted / np.linalg.norm(wanted), rtol=1e-5)
-    halves = hdcl.Embed(salient=True, halves=True)(Fixed(), batch((0,)))["embedding"]
+    halves = Embed(salient=True, halves=True)(Fixed(), batch((0,)))["embedding"]
     np.testing.assert_allclose(halves[0], [0.6 / 2**0.5, 0.8 / 2**0.5, 0.5, 0.5], rtol=1e-5)
 
 

@@ -14,7 +14,8 @@ from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
 from fgjax.methods import lapm
-from fgjax.methods.stages import adaptive_margin, parts
+from fgjax.methods.lapm import adaptive_margin
+from fgjax.methods.shared import parts
 from fgjax.training.run import Run
 from tests.oracles import lapm as oracle
 

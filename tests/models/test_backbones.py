@@ -13,7 +13,7 @@ from fgjax import models
 from fgjax.config import check, override
 from fgjax.errors import UserError
 from fgjax.methods import lapm
-from fgjax.methods.stages import classifier, objects, parts
+from fgjax.methods.shared import classifier, objects, parts
 from fgjax.models import layers
 from fgjax.training import fit
 from tests.models import golden

@@ -5,12 +5,13 @@ import pkgutil
 
 from fgjax.config import Data
 from fgjax.data.datasets import folder
-from fgjax.data.datasets.base import Dataset, FineGrainedBuilder, Split, data_root, load
+from fgjax.data.datasets.base import FineGrainedBuilder, data_root, load
+from fgjax.data.datasets.splits import Dataset, Split
 from fgjax.errors import UserError
 
 __all__ = ["Dataset", "Split", "builder_of", "data_root", "load_dataset", "of_config"]
 
-_HELPERS = {"base", "archives", "folder"}
+_HELPERS = {"archives", "base", "folder", "splits"}
 
 
 def names() -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fgjax.data import images
-from fgjax.data.datasets import base
+from fgjax.data.datasets.splits import Dataset, Split
 from fgjax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,7 @@ class Files:
         return {"image": pathlib.Path(self.paths[index]).read_bytes()}
 
 
-def open_folder(
-    path: str, cache: pathlib.Path, *, test_share: float, split_seed: int
-) -> base.Dataset:
+def open_folder(path: str, cache: pathlib.Path, *, test_share: float, split_seed: int) -> Dataset:
     """The images under a folder as a dataset; labels are the sub-folders in ASCII order.
 
     Args:
@@ -95,7 +93,7 @@ def open_folder(
     for split in splits.values():
         digest.update("\n".join(split.filenames).encode() + split.labels.tobytes())
         digest.update(str([os.path.getsize(p) for p in split.source.paths]).encode())
-    return base.Dataset(
+    return Dataset(
         name=f"folder-{_printable(root.absolute().name)}",
         class_names=tuple(map(_printable, names)),
         train=splits["train"],
@@ -161,9 +159,9 @@ def _stratified(classes: dict[str, list[str]], share: float, seed: int) -> dict[
     return {"train": train, "test": test}
 
 
-def _split(classes: dict[str, list[str]], names: list[str], root: pathlib.Path) -> base.Split:
+def _split(classes: dict[str, list[str]], names: list[str], root: pathlib.Path) -> Split:
     rows = [(label, path) for label, name in enumerate(names) for path in classes.get(name, [])]
-    return base.Split(
+    return Split(
         source=Files(tuple(path for _, path in rows)),
         labels=np.array([label for label, _ in rows], np.int32),
         boxes=np.full((len(rows), 4), np.nan, np.float32),

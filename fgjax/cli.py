@@ -1,0 +1,51 @@
+"""fgjax: fine-grained image recognition and retrieval in JAX.
+
+    fgjax train   --config=aircraft:demo        train and measure a model
+    fgjax predict --workdir=RUN IMAGES…         classes, object and parts of images
+    fgjax search  --workdir=RUN --index=FOLDER  find the images most like a given one
+    fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
+    fgjax doctor  --config=cub                  what stands between this machine and a training
+    fgjax configs                               every config with its methods and flags
+
+`fgjax COMMAND --help` tells more about each.
+"""
+
+import importlib
+import sys
+
+from fgjax import __version__, command_line
+from fgjax.errors import UserError
+
+COMMANDS = {
+    "train": "fgjax.train",
+    "predict": "fgjax.predict",
+    "search": "fgjax.search",
+    "study": "fgjax.study",
+    "doctor": "fgjax.doctor",
+    "configs": "fgjax.config_files",
+}
+
+
+def dispatch(arguments: list[str]) -> object:
+    """Run the command that the first word names.
+
+    Raises:
+      UserError: there is none of that name; lists those that there are.
+    """
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print((__doc__ or "").strip())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"fgjax {__version__}")
+        return 0
+    word, *rest = arguments
+    if word not in COMMANDS:
+        raise UserError(
+            f"fgjax has no command {word!r}; there are {', '.join(COMMANDS)}: see fgjax --help."
+        )
+    return importlib.import_module(COMMANDS[word]).command(rest)
+
+
+def main() -> None:
+    """The console command."""
+    command_line.run(lambda: dispatch(sys.argv[1:]))

@@ -1,0 +1,12 @@
+"""CCFR: Coarse Classification and Fine Re-ranking. `method` reads like the paper."""
+
+from fgjax.methods.ccfr.config import Config
+from fgjax.methods.ccfr.global_features import GlobalLoss, MultiLevelNetwork
+from fgjax.methods.ccfr.method import load_embedder, load_predictor, run
+from fgjax.methods.ccfr.region_network import RegionNetwork, Regions
+from fgjax.methods.ccfr.regions import RegionLoss
+
+__all__ = [
+    "Config", "GlobalLoss", "MultiLevelNetwork", "RegionLoss", "RegionNetwork", "Regions",
+    "load_embedder", "load_predictor", "run",
+]  # fmt: skip

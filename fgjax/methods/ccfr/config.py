@@ -1,0 +1,69 @@
+"""CCFR's hyper-parameters."""
+
+import dataclasses
+
+from fgjax.config import Training, require
+from fgjax.methods.ccfr.reranking import Reranking
+
+
+@dataclasses.dataclass
+class Config:
+    """Hyper-parameters; the paper's values are section 4.2's."""
+
+    # 3.1
+    multi_level: bool = True  # otherwise cross-entropy just as long; Table 3
+    super_classes: int = 0  # C_f; 0: a fifth of the classes. Fig. 3 shows four in one
+    parent_weight: float = 1.0  # λ of Eq. 4
+    # 3.2
+    regions: bool = True  # otherwise x is the image's feature alone; Table 3
+    scales: tuple[float, ...] = (96 / 448, 192 / 448)  # sides of the boxes, shares of the image
+    per_scale: int = 2  # regions that are fused
+    ranked_per_scale: int = 3  # regions that the ranking loss compares; NTS-Net compares 6 in all
+    crop_size: int = 224
+    iou_threshold: float = 0.25
+    scale_separated: bool = True  # otherwise all boxes in one suppression; Table 3
+    fusion: bool = True  # otherwise the pooled features side by side; Table 3
+    pyramid_width: int = 256
+    # First epochs of `navigator` that look at random regions. A network from scratch is surest
+    # where there is nothing to see, and would never look elsewhere; ImageNet's weights need none.
+    explore_epochs: int = 0
+    frozen: bool = False  # keep the pyramid as `navigator` left it
+    margin: float = 0.2  # a of Eq. 5; the paper gives none
+    mu: float = 1.0  # Eq. 7
+    per_class: int = 4  # images of each class in a batch, so that there are triplets
+    beside_nts: bool = False  # train NTS-Net's regions as well, and draw both
+    # 3.3
+    rerank: Reranking = dataclasses.field(default_factory=Reranking)
+    # stages
+    classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
+    pretrain: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
+    navigator: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
+    enhance: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
+
+    def validate(self) -> None:
+        """Refuse what cannot work."""
+        checks = (
+            ("super_classes", self.super_classes >= 0, "0 or more"),
+            ("scales", bool(self.scales) and all(0 < s <= 1 for s in self.scales),
+             "shares of the image, above 0 and at most 1"),
+            ("per_scale", self.per_scale >= 1, "at least 1"),
+            ("ranked_per_scale", self.ranked_per_scale >= self.per_scale,
+             f"at least per_scale = {self.per_scale}"),
+            ("crop_size", self.crop_size >= 16, "at least 16"),
+            ("pyramid_width", self.pyramid_width >= 1, "at least 1"),
+            ("iou_threshold", 0 < self.iou_threshold <= 1, "above 0 and at most 1"),
+            ("fusion", self.scale_separated or not self.fusion,
+             "False without scale_separated: the fusion network takes each scale's regions"),
+            ("explore_epochs", self.explore_epochs >= 0, "0 or more"),
+            ("margin", self.margin >= 0, "0 or more"),
+            ("mu", self.mu >= 0, "0 or more"),
+            ("parent_weight", self.parent_weight >= 0, "0 or more"),
+            ("per_class", self.per_class >= 2, "at least 2: triplets need two"),
+        )  # fmt: skip
+        for field, fine, wanted in checks:
+            require(fine, field, getattr(self, field), wanted)
+        size = self.enhance.batch_size
+        fits = size >= 2 * self.per_class and size % self.per_class == 0
+        wanted = f"a multiple of per_class = {self.per_class} with at least two classes"
+        require(fits, "enhance.batch_size", size, wanted)
+        self.rerank.validate()

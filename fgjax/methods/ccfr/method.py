@@ -1,0 +1,131 @@
+"""CCFR: coarse classification and fine re-ranking (Yang, Liu, Yang, Wang).
+
+Read top to bottom as the paper's section 3:
+
+  classifier    cross-entropy; its features tell which classes look alike
+  hierarchy     k-means on the classes' mean features: super-classes       3.1, Fig. 3
+  pretrain      the multi-level loss over classes and super-classes        Eq. 1-4
+  navigator     a feature pyramid that proposes regions, by NTS-Net's loss 3.2
+  enhance       regions fused with the image: x; softmax and triplets      Eq. 5-7
+  rerank        unsure images are decided by their neighbours' x           Eq. 8, 9
+
+`beside_nts` also trains NTS-Net's way of choosing regions, for the pictures (Fig. 4).
+"""
+
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from fgjax.errors import UserError
+from fgjax.evaluation import classification
+from fgjax.evaluation.rerank import Thresholds
+from fgjax.methods.ccfr.config import Config
+from fgjax.methods.ccfr.global_features import build_multi_level, pretrain
+from fgjax.methods.ccfr.hierarchy import super_class_count
+from fgjax.methods.ccfr.region_features import RerankingPredictor, unit_features
+from fgjax.methods.ccfr.regions import enhance, load_network, nts_of, regions_of, train_navigator
+from fgjax.methods.ccfr.reranking import rerank_stage
+from fgjax.methods.shared.classifier import train_classifier
+from fgjax.training import checkpoints
+from fgjax.training.run import Run, Stage
+
+
+def run(run: Run) -> dict[str, Any]:
+    """All stages; returns the final metrics and what is particular to their protocol."""
+    config: Config = run.config.method
+    _check(run, config)
+    stages = train(run, config)
+    names = ("pretrain", "navigator", "enhance", "nts")
+    further = {name: stages[name].metrics for name in names if name in stages}
+    return {
+        "metrics": {
+            **stages["rerank"].metrics,
+            "global_top1": further["pretrain"]["top1"],
+            "stages": further,
+        },
+        "protocol": {
+            "boxes_used": False,
+            "database": f"all {len(run.dataset.train)} training images",
+            "thresholds_from": {
+                "held_out": "a search on the held-out training images",
+                "auto": "T_sf: mean top-1 probability of the held-out training images",
+                "preset": "the config",
+                "test": "A SEARCH ON THE TEST SPLIT: the re-ranked accuracy is test-tuned",
+            }[config.rerank.thresholds],
+            "test_split_used_for_selection": config.rerank.thresholds == "test",
+        },
+    }
+
+
+def train(run: Run, config: Config) -> dict[str, Stage]:
+    """All stages by name: those that have finished are found, the others trained."""
+    classifier = train_classifier(run, config.classifier)
+    pretrained = pretrain(run, config, classifier)
+    features = pretrained
+    if config.regions:
+        navigator = train_navigator(run, config, pretrained)
+        features = enhance(run, config, pretrained, navigator)
+        if config.beside_nts:
+            train_navigator(run, nts_of(config), pretrained, name="nts")
+    rerank_stage(run, config.rerank, features)
+    return run.stages
+
+
+def _check(run: Run, config: Config) -> None:
+    """What depends on the dataset, said before anything is trained."""
+    classes, images = run.dataset.num_classes, len(run.train_indices)
+    settings = config.rerank
+    count = super_class_count(config.super_classes, classes)
+    for field, value, most, what in (
+        ("super_classes", count, classes, "classes"),
+        ("rerank.top_n", settings.top_n, classes, "classes"),
+        ("rerank.top_m", settings.top_m, images, "images of the database"),
+    ):
+        if value > most:
+            raise UserError(
+                f"config.method.{field} is {value}, but {run.dataset.name} has only {most} {what}: "
+                f"set it to {most} or less."
+            )
+    if settings.thresholds in ("held_out", "auto") and not len(run.held_out_indices):
+        raise UserError(
+            f"config.method.rerank.thresholds={settings.thresholds} looks at held-out images, but "
+            "none are held out: set config.data.held_out above 0 or rerank.thresholds=preset."
+        )
+    if not config.regions:
+        return
+    regions = regions_of(run, config, nnx.eval_shape(lambda: run.build_model(pretrained=False)))
+    least = min(regions.grids) ** 2
+    if config.ranked_per_scale > least:
+        raise UserError(
+            f"config.method.ranked_per_scale is {config.ranked_per_scale}, but the pyramid's "
+            f"smallest level has {least} anchors: ask for fewer regions or larger images."
+        )
+
+
+def load_final(run: Run) -> tuple[nnx.Module, Stage]:
+    """The network that makes x, and the stage that it came from."""
+    config: Config = run.config.method
+    stages = train(run, config)
+    if config.regions:
+        return load_network(run, config, stages["enhance"]), stages["enhance"]
+    model = build_multi_level(run, config, run.build_model(pretrained=False))
+    checkpoints.restore_model(stages["pretrain"].folder, model)
+    model.eval()
+    return model, stages["pretrain"]
+
+
+def load_predictor(run: Run) -> RerankingPredictor:
+    """Classes and regions of images from anywhere."""
+    model, stage = load_final(run)
+    measured = run.stages["rerank"].metrics
+    chosen = Thresholds(*(measured[name] for name in Thresholds._fields))
+    return RerankingPredictor(run, model, stage.load_arrays("features")["train"], chosen)
+
+
+def load_embedder(run: Run):
+    """`images -> unit x [N, D]` for `fgjax.search`."""
+    model, _ = load_final(run)
+    return lambda images: np.asarray(
+        classification.forward(model, unit_features, {"image": images})["embedding"]
+    )

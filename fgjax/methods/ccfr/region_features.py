@@ -1,0 +1,80 @@
+"""What CCFR's stages leave of each image, and the same for images from anywhere."""
+
+import jax
+import numpy as np
+from flax import nnx
+
+from fgjax import models
+from fgjax.evaluation import classification
+from fgjax.evaluation.rerank import Thresholds, find_neighbours, rescore
+from fgjax.localization import boxes as boxlib
+from fgjax.losses.common import normalize
+from fgjax.methods.ccfr.reranking import reordered
+from fgjax.methods.shared.classifier import whole_images
+from fgjax.methods.shared.predictor import BatchedPredictor, Prediction
+from fgjax.training import checkpoints
+from fgjax.training.run import Run, Stage
+
+
+def all_outputs(model, batch) -> dict[str, jax.Array]:
+    """What is kept of an image, for `classification.iterate`."""
+    outputs = model(models.normalize(batch["image"]))
+    kept = ("features", "logits", "global_logits", "part_logits", "boxes", "proposed")
+    return {name: outputs[name] for name in kept if name in outputs}
+
+
+def outputs_on(model, reader, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
+    """`all_outputs` of a split's images."""
+    found = classification.iterate(
+        model, reader, rows, batch_size=batch_size, outputs_of=all_outputs
+    )
+    kept = [outputs for outputs, _ in found]
+    return {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}
+
+
+def finish_with_features(run: Run, stage: Stage, model, batch_size: int) -> None:
+    """Save the network, x and the logits of all images, and the regions of the test images."""
+    checkpoints.save_model(stage.folder, model)
+    arrays, metrics = {}, {}
+    for name, reader in zip(("train", "test"), whole_images(run)):
+        split = reader.split
+        found = outputs_on(model, reader, np.arange(len(split)), batch_size)
+        arrays |= {name: found["features"], f"{name}_logits": found["logits"]}
+    stage.save_arrays("features", **arrays)
+    labels = run.dataset.test.labels
+    metrics["top1"] = float(np.mean(found["logits"].argmax(1) == labels))
+    if "boxes" in found:
+        stage.save_arrays("regions", boxes=found["boxes"], scores=found["proposed"])
+        metrics["global_top1"] = float(np.mean(found["global_logits"].argmax(1) == labels))
+        metrics["part_top1"] = float(np.mean(found["part_logits"].argmax(-1) == labels[:, None]))
+    stage.finish(metrics)
+
+
+def unit_features(model, batch) -> dict[str, jax.Array]:
+    """Unit x, for search."""
+    return {"embedding": normalize(model(models.normalize(batch["image"]))["features"])}
+
+
+class RerankingPredictor(BatchedPredictor):
+    """Classes of new images as evaluation re-ranks them; the regions are the parts."""
+
+    def __init__(self, run: Run, model: nnx.Module, database: np.ndarray, chosen: Thresholds):
+        super().__init__(run)
+        self._model, self._database, self._chosen = model, database, chosen
+        self._labels, self._settings = run.dataset.train.labels, run.config.method.rerank
+
+    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+        batch = {"image": self._whole(images)}
+        outputs = jax.device_get(classification.forward(self._model, all_outputs, batch))
+        probabilities = classification.softmax(outputs["logits"])
+        neighbours = find_neighbours(
+            outputs["features"], self._database, self._labels, count=self._chosen.top_m
+        )
+        scores = rescore(
+            probabilities, neighbours, **self._chosen._asdict(), **self._settings.weights
+        )
+        found = outputs.get("boxes", np.zeros((len(images), 0, 4), np.float32))
+        return [
+            Prediction(row, boxlib.WHOLE.copy(), boxes)
+            for row, boxes in zip(reordered(probabilities, scores), found)
+        ]

@@ -1,0 +1,208 @@
+"""CCFR's network: global features, regions found on the device, and both fused (section 3.2)."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from fgjax import models
+from fgjax.errors import UserError
+from fgjax.localization import anchors, crop_and_resize, nms
+from fgjax.methods.ccfr.pyramid import Pyramid
+from fgjax.models import layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """Which regions are looked at.
+
+    Attributes:
+      scales: sides of the boxes as shares of the image, one for each level of the pyramid.
+      grids: cells of each level along a side.
+      per_scale: regions of each scale that are fused.
+      ranked_per_scale: regions of each scale that the ranking loss compares; the fused ones first.
+      crop_size: pixels that a region is resized to.
+      iou_threshold: of the suppression.
+      scale_separated: suppress each scale by itself; otherwise all boxes at once, as NTS-Net.
+    """
+
+    scales: tuple[float, ...]
+    grids: tuple[int, ...]
+    per_scale: int
+    ranked_per_scale: int
+    crop_size: int
+    iou_threshold: float
+    scale_separated: bool
+
+    @functools.cached_property
+    def boxes(self) -> np.ndarray:
+        """All anchors [A, 4]."""
+        return anchors(self.grids, self.scales)
+
+    def count(self, each: int) -> int:
+        """Regions in all, when each scale gives `each`."""
+        return each * len(self.scales)
+
+    def select(self, scores: jax.Array, *, each: int) -> jax.Array:
+        """Indices int32 [B, R] of the chosen anchors by scores [B, A], scale after scale."""
+        borders = np.cumsum([0, *(grid**2 for grid in self.grids)])
+        groups = [(0, int(borders[-1]), self.count(each))]
+        if self.scale_separated:
+            groups = [(low, high, each) for low, high in itertools.pairwise(borders.tolist())]
+
+        def of_one(row: jax.Array) -> jax.Array:
+            chosen = [
+                nms(self.boxes[low:high], row[low:high], iou_threshold=self.iou_threshold,
+                    count=count)[0] + jnp.int32(low)
+                for low, high, count in groups
+            ]  # fmt: skip
+            return jnp.concatenate(chosen)
+
+        return jax.vmap(of_one)(jax.lax.stop_gradient(scores))
+
+    def fused(self, each: int) -> np.ndarray:
+        """Which of the selected regions are fused: the best of each group."""
+        groups = len(self.scales) if self.scale_separated else 1
+        size, wanted = self.count(each) // groups, self.count(self.per_scale) // groups
+        return (np.arange(groups)[:, None] * size + np.arange(wanted)).ravel()
+
+
+def grids_of(backbone: models.Backbone, image_size: int, levels: int) -> tuple[int, ...]:
+    """Cells of each level of the pyramid on a backbone's last map.
+
+    Raises:
+      UserError: the pyramid's levels do not divide the image; names the sizes that they would.
+    """
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    graph, state = nnx.split(backbone)
+    maps = jax.eval_shape(lambda s, x: models.last_map(nnx.merge(graph, s)(x)), state, image)
+    side = maps.shape[1]
+    stride = 2 ** round(np.log2(image_size / side))
+    unit = stride * 2 ** (levels - 1)
+    padded = side == -(-image_size // stride)  # otherwise (Inception) cells are not whole pixels
+    if side % 2 ** (levels - 1) or (padded and image_size % unit):
+        low = max(image_size // unit, 1) * unit
+        raise UserError(
+            f"config.data.image_size is {image_size}, which the pyramid's {levels} levels do not "
+            f"divide (the last map is {side} × {side}): choose a multiple of {unit}, such as "
+            f"{low} or {low + unit}."
+        )
+    return tuple(side // 2**level for level in range(levels))
+
+
+class RegionNetwork(nnx.Module):
+    """A shared extractor of image and regions, the pyramid that proposes them, and the fusion.
+
+    Called on normalised images [B, S, S, 3], it returns
+      scores [B, A] of all anchors;
+      boxes [B, R, 4] and proposed [B, R], the selected regions and their scores;
+      global_logits [B, C] of the image, part_logits [B, R, C] of each region;
+      features [B, D], fused regions and image side by side: the paper's x;
+      logits [B, C] of the features.
+    """
+
+    def __init__(
+        self,
+        backbone: models.Backbone,
+        regions: Regions,
+        *,
+        fusion: bool,
+        width: int,
+        dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone, self.regions = backbone, regions
+        levels, channels, classes = len(regions.scales), backbone.channels, backbone.num_classes
+        self.pyramid = Pyramid(channels, levels, width=width, dtype=dtype, rngs=rngs)
+        self.part_fc = layers.Linear(backbone.features, classes, rngs=rngs)
+        self.fusion = nnx.List([])
+        local = regions.count(regions.per_scale) * backbone.features
+        if fusion:
+            local = levels * channels
+            self.fusion = nnx.List(
+                [layers.Linear(regions.per_scale * channels, channels, rngs=rngs)
+                 for _ in range(levels)]
+            )  # fmt: skip
+        self.fc = layers.Linear(local + backbone.features, classes, rngs=rngs)
+        self.region_statistics = nnx.List(
+            [nnx.BatchStat(jnp.array(value[...])) for value in _running(backbone)]
+        )
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        key: jax.Array | None = None,
+        ranked: bool = False,
+        explore: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """See the class.
+
+        With `ranked` all regions of the ranking loss are looked at; where `explore` (bool) holds
+        they are drawn at random, with `key`, and not by their scores.
+        """
+        regions, batch = self.regions, len(images)
+        each = regions.ranked_per_scale if ranked else regions.per_scale
+        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
+        outputs = self.backbone(images, key=keys[0])
+        # NTS-Net: proposals do not train the extractor.
+        scores = self.pyramid(jax.lax.stop_gradient(models.last_map(outputs)))
+        liked = scores
+        if explore is not None:
+            liked = jnp.where(explore, jax.random.uniform(keys[2], scores.shape), scores)
+        chosen = regions.select(liked, each=each)
+        boxes = jnp.asarray(regions.boxes)[chosen]
+        crops = crop_and_resize(images, boxes, size=regions.crop_size)
+        self._exchange_statistics()
+        local = self.backbone(crops.reshape(-1, *crops.shape[2:]), key=keys[1])
+        self._exchange_statistics()
+        apart = lambda x: x.reshape(batch, -1, *x.shape[1:])  # noqa: E731
+        fused = regions.fused(each)
+        features = jnp.concatenate(
+            [self._local(apart(models.last_map(local))[:, fused], apart(local["pooled"])[:, fused]),
+             outputs["pooled"]],
+            axis=-1,
+        )  # fmt: skip
+        return {
+            "scores": scores,
+            "boxes": boxes,
+            "proposed": jnp.take_along_axis(scores, chosen, axis=1),
+            "global_logits": outputs["logits"],
+            "part_logits": apart(self.part_fc(local["pooled"])),
+            "features": features,
+            "logits": self.fc(features),
+        }
+
+    def _exchange_statistics(self) -> None:
+        """Batch norm's running averages of images for those of regions, and back.
+
+        Training never sees them. At test the average of both would fit neither: magnified regions
+        have other statistics than whole images.
+        """
+        for own, other in zip(_running(self.backbone), self.region_statistics, strict=True):
+            kept = own[...]
+            own[...] = other[...]
+            other[...] = kept
+
+    def _local(self, maps: jax.Array, pooled: jax.Array) -> jax.Array:
+        """The regions [B, R, h, w, C] of each scale as one feature, side by side.
+
+        A 1×1 convolution over the regions' channels and an average: in this order or the other,
+        the same numbers, because nothing non-linear stands between them.
+        """
+        if not len(self.fusion):
+            return pooled.reshape(len(pooled), -1)
+        average = jnp.mean(layers.widened(maps), axis=(2, 3))
+        scales = average.reshape(len(average), len(self.fusion), -1)
+        fused = [layer(scales[:, scale]) for scale, layer in enumerate(self.fusion)]
+        return jnp.concatenate(fused, axis=-1)
+
+
+def _running(backbone: models.Backbone) -> list[nnx.BatchStat]:
+    """The running averages of all batch norms, in a fixed order."""
+    norms = [m for _, m in nnx.iter_modules(backbone) if isinstance(m, layers.BatchNorm)]
+    return [variable for norm in norms for variable in (norm.mean, norm.var)]

@@ -1,0 +1,174 @@
+"""CCFR section 3.2: regions found by the ranking loss, fused with the image to x (Eq. 5-7)."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import losses, models
+from fgjax.data import loading
+from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.methods.ccfr.config import Config
+from fgjax.methods.ccfr.global_features import build_multi_level
+from fgjax.methods.ccfr.region_features import finish_with_features, outputs_on
+from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
+from fgjax.methods.shared.classifier import evaluator_on, whole_images
+from fgjax.training import checkpoints
+from fgjax.training.fit import dtype_of
+from fgjax.training.run import Run, Stage
+
+
+def regions_of(run: Run, config: Config, backbone: models.Backbone) -> Regions:
+    """The anchors and how they are chosen."""
+    grids = grids_of(backbone, run.config.data.image_size, len(config.scales))
+    names = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
+             "scale_separated")  # fmt: skip
+    return Regions(grids=grids, **{name: getattr(config, name) for name in names})
+
+
+def build_network(run: Run, config: Config, backbone: models.Backbone) -> RegionNetwork:
+    """The whole network around its backbone."""
+    return RegionNetwork(
+        backbone,
+        regions_of(run, config, backbone),
+        fusion=config.fusion,
+        width=config.pyramid_width,
+        dtype=dtype_of(run.config.dtype),
+        rngs=nnx.Rngs(run.key("navigator")),
+    )
+
+
+def load_network(run: Run, config: Config, stage: Stage) -> RegionNetwork:
+    """The network as a finished stage left it."""
+    model = build_network(run, config, run.build_model(pretrained=False))
+    checkpoints.restore_model(stage.folder, model)
+    model.eval()
+    return model
+
+
+def without_fusion(config: Config) -> Config:
+    """The network of `navigator`, whose loss knows regions one by one."""
+    return dataclasses.replace(config, fusion=False)
+
+
+def nts_of(config: Config) -> Config:
+    """NTS-Net's regions: the ranking loss alone, all boxes in one suppression."""
+    return dataclasses.replace(config, scale_separated=False, fusion=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionLoss:
+    """Image and region cross-entropy and the ranking loss (NTS-Net); with x, Eq. 7 as well.
+
+    NTS-Net's teacher is the regions' own classifier, so it goes wherever the ranking loss goes:
+    in `enhance` the extractor moves on, and the proposals follow it. `ranked=False` (a frozen
+    pyramid) leaves Eq. 7 and the image's cross-entropy.
+    """
+
+    enhanced: bool
+    ranked: bool = True
+    mu: float = 1.0
+    margin: float = 0.2
+
+    def __call__(self, model: RegionNetwork, batch, statistics, key):
+        """The loss of a batch of single images, for Eq. 7 with several of each class."""
+        labels, images = batch["label"], models.normalize(batch["image"])
+        outputs = model(images, key=key, ranked=self.ranked, explore=statistics.get("explore"))
+        entropy = optax.softmax_cross_entropy_with_integer_labels
+        loss = jnp.mean(entropy(outputs["global_logits"], labels))
+        hits = lambda logits, own: jnp.mean(jnp.argmax(logits, axis=-1) == own)  # noqa: E731
+        metrics = {"global_loss": loss, "accuracy": hits(outputs["global_logits"], labels)}
+        if self.ranked:
+            parts = entropy(outputs["part_logits"], labels[:, None])  # [B, R]
+            ranking = jnp.mean(losses.ranking_loss(outputs["proposed"], parts))
+            loss = loss + jnp.mean(parts) + ranking
+            metrics |= {
+                "part_loss": jnp.mean(parts),
+                "ranking_loss": ranking,
+                "part_accuracy": hits(outputs["part_logits"], labels[:, None]),
+            }
+        if self.enhanced:
+            softmax = jnp.mean(entropy(outputs["logits"], labels))
+            triplet = losses.batch_hard_cosine_triplet_loss(
+                outputs["features"], labels, margin=self.margin
+            )
+            loss = loss + softmax + self.mu * triplet  # Eq. 7
+            metrics |= {
+                "softmax_loss": softmax,
+                "triplet_loss": triplet,
+                "accuracy": hits(outputs["logits"], labels),
+            }
+        return loss, metrics
+
+
+REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
+                 "scale_separated", "pyramid_width", "explore_epochs")  # fmt: skip
+
+
+def train_navigator(
+    run: Run, config: Config, pretrained: Stage, *, name: str = "navigator"
+) -> Stage:
+    """Stage `navigator`: proposals by NTS-Net's loss; leaves the artifact `regions` of test."""
+    training = config.navigator
+    settings = {field: getattr(config, field) for field in REGION_FIELDS}
+    stage = run.stage(name, training, after=(pretrained,), **settings)
+    if stage.done:
+        return stage
+    start = build_multi_level(run, config, run.build_model(pretrained=False))
+    checkpoints.restore_model(pretrained.folder, start)
+    model = build_network(run, without_fusion(config), start.backbone)
+    train, test = whole_images(run)
+    run.train(
+        stage,
+        model,
+        RegionLoss(enhanced=False),
+        loading.training_stream(train, run.train_indices, seed=run.seed("navigator")),
+        training,
+        name="navigator",
+        before_epoch=lambda model, epoch, key: {
+            "explore": jnp.asarray(epoch < config.explore_epochs)
+        },
+    )
+    checkpoints.save_model(stage.folder, model)
+    found = outputs_on(model, test, np.arange(len(run.dataset.test)), training.batch_size)
+    labels = run.dataset.test.labels
+    stage.save_arrays("regions", boxes=found["boxes"], scores=found["proposed"])
+    stage.finish({
+        "global_top1": float(np.mean(found["global_logits"].argmax(1) == labels)),
+        "part_top1": float(np.mean(found["part_logits"].argmax(-1) == labels[:, None])),
+    })  # fmt: skip
+    return stage
+
+
+def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> Stage:
+    """Stage `enhance`: x by softmax and triplets; leaves `features` and the `regions` of test."""
+    training, seed = config.enhance, run.seed("enhance")
+    stage = run.stage("enhance", training, after=(pretrained, navigator), mu=config.mu,
+                      margin=config.margin, per_class=config.per_class,
+                      frozen=config.frozen, fusion=config.fusion)  # fmt: skip
+    if stage.done:
+        return stage
+    found = load_network(run, without_fusion(config), navigator)
+    model = build_network(run, config, found.backbone)
+    model.pyramid, model.part_fc = found.pyramid, found.part_fc
+    model.region_statistics = found.region_statistics
+    train, _ = whole_images(run)
+    chosen = ClassBatches(
+        run.dataset.train.labels, run.train_indices, training.batch_size, config.per_class, seed
+    )
+    trainable = nnx.Param
+    if config.frozen:
+        trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("pyramid")))
+    run.train(
+        stage,
+        model,
+        RegionLoss(enhanced=True, ranked=not config.frozen, mu=config.mu, margin=config.margin),
+        class_stream(chosen, loading.SingleImage(train, seed)),
+        training,
+        trainable=trainable,
+        evaluator=evaluator_on(run, train, training.batch_size),
+    )
+    finish_with_features(run, stage, model, training.batch_size)
+    return stage

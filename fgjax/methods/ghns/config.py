@@ -1,0 +1,76 @@
+"""GHNS's hyper-parameters."""
+
+import dataclasses
+
+from fgjax.config import Training, one_of, require
+from fgjax.methods.shared.localization import Localization
+
+
+@dataclasses.dataclass
+class Config(Localization):
+    """Hyper-parameters; the paper's values are section 4.2's."""
+
+    part_image_size: int = 224
+    # 3.1, stage 1
+    alpha: float = 1.0  # of L_cls, Eq. 7
+    beta: float = 0.8  # of L_triplet; 1 on DeepFashion
+    gamma: float = 1.0  # of L_adv; 0.5 on DeepFashion
+    margin: float = 0.2  # m of Eq. 1, between unit vectors; the paper gives none
+    # The paper's D is linear (0), which cannot learn the task: its logit is a sum over parts, and
+    # each part by itself looks the same in both kinds of sets. A hidden layer of this width can.
+    discriminator_hidden: int = 0
+    reverse_gradient: bool = False  # a min-max game for L_adv, which the paper does not describe
+    per_class: int = 4  # images of each class in a batch, so that there are triplets
+    # 3.2, stage 2
+    tau: float = 0.95  # FilterNet's probability from which a candidate is kept
+    hard_negatives: int = 200  # per class; 150 on CUB and DeepFashion; Fig. 4
+    max_attempts: int = 100_000  # candidates of a class after which it goes with fewer
+    # 3.3, stage 3
+    extractors: str = "finetuned"  # finetuned (n⁺ recomputed every epoch) | frozen (cached)
+    embedding: int = 512  # width of the layer that frozen features pass
+    m1: float = 0.4  # Eq. 9, between unit vectors; the paper gives none
+    m2: float = 0.2
+    lambda_parts: float = 0.75  # Eq. 10
+    lambda_original: float = 0.8
+    lambda_object: float = 0.8
+    object_windows: str = "found"  # found | annotated (Table 6, "w/ BB")
+    # Eq. 11
+    fusion: str = "held_out"  # weights by search on held-out images | preset | test (labelled so)
+    fusion_original: float = 0.4  # a, b, c of `preset`: FGVC-Aircraft's
+    fusion_object: float = 0.4
+    fusion_parts: float = 0.2
+    # stages
+    part_networks: Training = dataclasses.field(default_factory=lambda: Training(epochs=300))
+    filter: Training = dataclasses.field(default_factory=lambda: Training(epochs=200))
+    parts_classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=200))
+    image_classifiers: Training = dataclasses.field(default_factory=lambda: Training(epochs=200))
+
+    @property
+    def preset(self) -> tuple[float, float, float]:
+        """a, b, c of Eq. 11: original, object, parts."""
+        return self.fusion_original, self.fusion_object, self.fusion_parts
+
+    def validate(self) -> None:
+        """Refuse what cannot work."""
+        super().validate()
+        one_of("extractors", self.extractors, "finetuned", "frozen")
+        one_of("object_windows", self.object_windows, "found", "annotated")
+        one_of("fusion", self.fusion, "held_out", "preset", "test")
+        for name in ("alpha", "beta", "gamma", "margin", "hard_negatives", "discriminator_hidden"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("lambda_parts", "lambda_original", "lambda_object"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        require(0 <= self.tau <= 1, "tau", self.tau, "in [0, 1]")
+        require(self.max_attempts >= 1, "max_attempts", self.max_attempts, "at least 1")
+        require(self.part_image_size >= 16, "part_image_size", self.part_image_size, "at least 16")
+        require(self.per_class >= 2, "per_class", self.per_class, "at least 2: triplets need two")
+        require(0 < self.m2 < self.m1, "m1", self.m1, f"above m2 = {self.m2}, and m2 above 0")
+        total = sum(self.preset)
+        fine = min(self.preset) >= 0 and abs(total - 1) < 1e-6
+        require(fine, "fusion_original", self.fusion_original,
+                "0 or more like the other two, and the three must sum to 1")  # fmt: skip
+        for name in ("part_networks", "parts_classifier", "image_classifiers"):
+            size = getattr(self, name).batch_size
+            require(size >= 2 * self.per_class and size % self.per_class == 0,
+                    f"{name}.batch_size", size, f"a multiple of per_class = {self.per_class} "
+                    "with at least two classes")  # fmt: skip

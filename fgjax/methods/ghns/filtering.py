@@ -1,0 +1,127 @@
+"""Stages `filter` and `hard_negatives`: GHNS's section 3.2 on the features of its part networks."""
+
+import dataclasses
+import logging
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import models
+from fgjax.config import Training
+from fgjax.data import loading
+from fgjax.data.loading import Example
+from fgjax.errors import UserError
+from fgjax.evaluation.classification import classification_metrics
+from fgjax.methods.ghns import hard_negatives
+from fgjax.methods.ghns.hard_negatives import HardNegatives
+from fgjax.training import checkpoints
+from fgjax.training.run import Run, Stage
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedFeatures:
+    """Transform that looks features up: they are constants when their networks are frozen."""
+
+    features: np.ndarray  # [N, P, D]
+    labels: np.ndarray
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Features float32 [P, D], label, index."""
+        del position
+        return {
+            "features": self.features[index],
+            "label": np.int32(self.labels[index]),
+            "index": np.int32(index),
+        }
+
+
+def filter_loss(model: nnx.Module, batch, statistics, key):
+    """Cross-entropy of unshuffled sets."""
+    del statistics, key
+    logits = model(batch["features"].reshape(len(batch["features"]), -1))
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]))
+    return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
+
+
+def build_filter(run: Run, features: np.ndarray) -> models.layers.Linear:
+    """FilterNet: one layer on the concatenated features of the parts."""
+    width = int(np.prod(features.shape[1:]))
+    rngs = nnx.Rngs(run.key("filter"))
+    return models.layers.Linear(width, run.dataset.num_classes, rngs=rngs)
+
+
+def train_filter(run: Run, training: Training, networks: Stage) -> Stage:
+    """FilterNet, on the features of whole sets; the extractors are frozen, so these are cached."""
+    stage = run.stage("filter", training, after=(networks,))
+    if stage.done:
+        return stage
+    features = networks.load_arrays("features")["train"]
+    labels, held = run.dataset.train.labels, run.held_out_indices
+    model = build_filter(run, features)
+    stream = loading.stream(
+        run.train_indices, CachedFeatures(features, labels), seed=run.seed("filter")
+    )
+    run.train(stage, model, filter_loss, stream, training)
+    checkpoints.save_model(stage.folder, model)
+    metrics = {}
+    if len(held):
+        logits = np.asarray(model(jnp.asarray(features[held].reshape(len(held), -1))))
+        metrics["held_out_top1"] = classification_metrics(logits, labels[held])["top1"]
+    stage.finish(metrics)
+    return stage
+
+
+def make_hard_negatives(
+    run: Run, networks: Stage, filter_net: Stage, *, tau: float, wanted: int, max_attempts: int
+) -> Stage:
+    """Recipes of the kept samples as the artifact `kept`, and what the generator did."""
+    stage = run.stage(
+        "hard_negatives", after=(networks, filter_net), tau=tau, hard_negatives=wanted,
+        max_attempts=max_attempts,
+    )  # fmt: skip
+    if stage.done:
+        return stage
+    features, labels = networks.load_arrays("features")["train"], run.dataset.train.labels
+    model = build_filter(run, features)
+    checkpoints.restore_model(filter_net.folder, model)
+    began = time.monotonic()
+    made = hard_negatives.generate(
+        run.key("hard_negatives"), features, labels, run.train_indices,
+        model.kernel[...], model.bias[...],
+        wanted=wanted, threshold=tau, max_attempts=max_attempts,
+    )  # fmt: skip
+    seconds = time.monotonic() - began
+    kept, each = made.kept, np.bincount(made.kept.label, minlength=run.dataset.num_classes)
+    short = {run.dataset.class_names[k]: int(n) for k, n in enumerate(each)
+             if n < wanted}  # fmt: skip
+    if wanted and not len(kept):
+        raise UserError(
+            f"no candidate of any class reached tau = {tau} within {max_attempts} "
+            f"attempts (the best had {made.examples.probability.max():.3f}): lower config.method."
+            "tau, or train part_networks and filter longer."
+        )
+    if short:
+        log.warning(
+            "%d classes have fewer than %d hard negatives: %s", len(short), wanted,
+            ", ".join(f"{name} {n}" for name, n in list(short.items())[:10]),
+        )  # fmt: skip
+    distances = hard_negatives.distances_to_reference(
+        features, labels, run.train_indices, kept, seed=run.seed("hard_negatives")
+    )
+    stage.save_arrays("kept", **vars(kept))
+    stage.save_arrays("examples", **vars(made.examples))
+    stage.save_arrays("distances", **distances)
+    metrics = hard_negatives.report(made, distances)
+    metrics |= {"classes_with_fewer": short, "seconds_per_kept_sample": seconds / max(len(kept), 1)}
+    stage.finish(metrics)
+    return stage
+
+
+def load_kept(stage: Stage) -> HardNegatives:
+    """The recipes that stage `hard_negatives` left."""
+    return HardNegatives(**stage.load_arrays("kept"))

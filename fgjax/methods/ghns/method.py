@@ -1,0 +1,155 @@
+"""GHNS: generating features of hard negative samples (Kim, Hong, Byun).
+
+Read top to bottom as the paper's section 3:
+
+  classifier, objects, parts   where the object and its three parts are (CAM; MA-CNN)
+  part_networks      stage 1: α L_cls + β L_triplet + γ L_adv          Eq. 2-7
+  filter             stage 2: FilterNet on the frozen extractors
+  hard_negatives     stage 2: parts shuffle and filtering, kept as recipes
+  parts_classifier   stage 3: λ L_cls + (1 − λ) L_quad on r, p, n, n⁺  Eq. 8-10
+  object_classifier, original_classifier   stage 3: λ L_cls + (1 − λ) L_triplet
+  fusion             a · original + b · object + c · parts             Eq. 11
+"""
+
+import dataclasses
+from typing import Any
+
+from fgjax.errors import UserError
+from fgjax.methods.ghns import filtering
+from fgjax.methods.ghns.config import Config
+from fgjax.methods.ghns.fused import FusedPredictor, fuse_scores
+from fgjax.methods.ghns.image_classifier import train_image_classifier
+from fgjax.methods.ghns.part_networks import train_part_networks
+from fgjax.methods.ghns.parts_classifier import build_parts_classifier, train_parts_classifier
+from fgjax.methods.shared.classifier import starting_model, whole_images
+from fgjax.methods.shared.localization import Localizer, crops, localize
+from fgjax.methods.shared.objects import annotated
+from fgjax.training import checkpoints
+from fgjax.training.run import Run, Stage
+
+
+def run(run: Run) -> dict[str, Any]:
+    """All stages; returns the final metrics and what is particular to their protocol."""
+    config: Config = run.config.method
+    _check(run, config)
+    stages = train(run, config)
+    protocol = {
+        "boxes_used": config.objects == "annotated" or config.object_windows == "annotated",
+        "parts_used": config.parts == "annotated",
+        "extractors": config.extractors,
+        "fusion_weights_from": {
+            "held_out": "a search on the held-out training images",
+            "preset": "the config",
+            "test": "A SEARCH ON THE TEST SPLIT: the fused accuracies are test-tuned",
+        }[config.fusion],
+        "test_split_used_for_selection": config.fusion == "test",
+    }
+    made = stages["hard_negatives"].metrics
+    made.pop("seconds_per_kept_sample")  # results.json is the same whenever the numbers are
+    localization = {**stages["objects"].metrics, **stages["parts"].metrics}
+    return {
+        "metrics": {**stages["fusion"].metrics, "generation": made, "localization": localization},
+        "protocol": protocol,
+    }
+
+
+def train(run: Run, config: Config) -> dict[str, Stage]:
+    """All stages by name: those that have finished are found, the others trained."""
+    classifier, objects, parts = localize(run, config)
+    networks = train_part_networks(run, config, classifier, objects, parts)
+    hard = enrich(run, config, networks)
+    classifiers = {
+        "original": train_original_classifier(run, config, classifier),
+        "object": train_object_classifier(run, config, classifier, objects),
+        "parts": train_parts_classifier(run, config, networks, hard, objects, parts),
+    }
+    fuse_scores(run, classifiers, weights_from=config.fusion, preset=config.preset)
+    return run.stages
+
+
+def _check(run: Run, config: Config) -> None:
+    if run.dataset.num_classes < 2:
+        raise UserError(
+            f"GHNS makes negatives of other classes, but {run.dataset.name} has one class only."
+        )
+    if config.fusion == "held_out" and not len(run.held_out_indices):
+        raise UserError(
+            "config.method.fusion=held_out searches the weights on held-out images, but none are "
+            "held out: set config.data.held_out above 0 or config.method.fusion=preset."
+        )
+
+
+def enrich(run: Run, config: Config, networks: Stage) -> Stage:
+    """FilterNet on the frozen extractors, and the candidates that pass it."""
+    filter_net = filtering.train_filter(run, config.filter, networks)
+    return filtering.make_hard_negatives(
+        run,
+        networks,
+        filter_net,
+        tau=config.tau,
+        wanted=config.hard_negatives,
+        max_attempts=config.max_attempts,
+    )
+
+
+def train_original_classifier(run: Run, config: Config, classifier: Stage) -> Stage:
+    """The original image classifier: whole images."""
+    return train_image_classifier(
+        run,
+        "original_classifier",
+        config.image_classifiers,
+        lambda: starting_model(run, classifier),
+        whole_images(run),
+        lambda_=config.lambda_original,
+        margin=config.margin,
+        per_class=config.per_class,
+        after=(classifier,),
+    )
+
+
+def train_object_classifier(run: Run, config: Config, classifier: Stage, objects: Stage) -> Stage:
+    """The object image classifier: what CAM found, or the annotated boxes."""
+    readers = crops(run, objects, None)
+    if config.object_windows == "annotated":
+        readers = tuple(
+            dataclasses.replace(r, windows=annotated(r.split, run.dataset.name)) for r in readers
+        )
+    return train_image_classifier(
+        run,
+        "object_classifier",
+        config.image_classifiers,
+        lambda: starting_model(run, classifier),
+        readers,
+        lambda_=config.lambda_object,
+        margin=config.margin,
+        per_class=config.per_class,
+        after=(classifier, objects),
+        object_windows=config.object_windows,
+    )
+
+
+def load_predictor(run: Run) -> FusedPredictor:
+    """For images from anywhere: the object's box, its parts, and the fused probabilities.
+
+    Raises:
+      UserError: the run was trained on annotated parts.
+    """
+    config: Config = run.config.method
+    if config.parts == "annotated":
+        raise UserError(
+            f"{run.workdir} was trained on annotated parts, which new images do not have: train "
+            "with config.method.parts=grouping to predict."
+        )
+    stages = train(run, config)
+    model = build_parts_classifier(run, config, stages["part_networks"])
+    checkpoints.restore_model(stages["parts_classifier"].folder, model)
+    model.eval()
+    return FusedPredictor(
+        run,
+        Localizer(run, config, stages["classifier"], stages["parts"]),
+        run.load_model(stages["original_classifier"]),
+        run.load_model(stages["object_classifier"]),
+        model,
+        part_image_size=config.part_image_size,
+        weights=stages["fusion"].load_arrays("predictions")["weights"],
+    )

@@ -1,0 +1,210 @@
+"""GHNS section 3.1, stage 1: features of each part (Eq. 2-7)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import losses, models
+from fgjax.config import Training
+from fgjax.data.loading import Example
+from fgjax.data.mixing import Donors
+from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.evaluation import classification
+from fgjax.losses.common import normalize
+from fgjax.methods.ghns.config import Config
+from fgjax.methods.ghns.part_sets import PartReader, PartSets
+from fgjax.methods.shared.classifier import starting_model
+from fgjax.methods.shared.localization import crops
+from fgjax.models import layers
+from fgjax.training import checkpoints
+from fgjax.training.run import Run, Stage
+
+
+@jax.custom_vjp
+def reverse_gradient(x: jax.Array) -> jax.Array:
+    """The identity, whose gradient changes its sign."""
+    return x
+
+
+reverse_gradient.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+
+
+class PartNetworks(nnx.Module):
+    """A backbone of its own for each part, and the discriminator of shuffled sets (GHNS Fig. 2)."""
+
+    def __init__(
+        self,
+        backbones: list[models.Backbone],
+        *,
+        discriminator_hidden: int = 0,
+        reverse_gradient: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.backbones = nnx.List(backbones)
+        width = sum(backbone.features for backbone in backbones)
+        self.hidden = nnx.data(None)
+        if discriminator_hidden:
+            self.hidden = layers.Linear(width, discriminator_hidden, rngs=rngs)
+        self.discriminator = layers.Linear(discriminator_hidden or width, 2, rngs=rngs)
+        self.reverse = reverse_gradient
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
+        """[B, P, S, S, 3] to `features` [B, P, D], `logits` [B, P, K] and `shuffled` [B, 2]."""
+        keys = [None if key is None else jax.random.fold_in(key, p) for p in range(images.shape[1])]
+        outputs = [b(images[:, p], key=keys[p]) for p, b in enumerate(self.backbones)]
+        features = jnp.stack([o["pooled"] for o in outputs], axis=1)
+        joint = features.reshape(len(features), -1)
+        joint = reverse_gradient(joint) if self.reverse else joint
+        if self.hidden is not None:
+            joint = jax.nn.relu(self.hidden(joint))
+        return {
+            "features": features,
+            "logits": jnp.stack([o["logits"] for o in outputs], axis=1),
+            "shuffled": self.discriminator(joint),
+        }
+
+
+def part_outputs(model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
+    """Features and logits of each part, for `classification.iterate`."""
+    outputs = model(models.normalize(batch["image"]))
+    return {"features": outputs["features"], "logits": outputs["logits"]}
+
+
+def features_of(
+    model: PartNetworks, reader: PartReader, *, batch_size: int, rows: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """`features` [N, P, D] and `logits` [N, P, K] of a split's images; 0 outside `rows`."""
+    rows = np.arange(len(reader.split)) if rows is None else rows
+    found: dict[str, np.ndarray] = {}
+    for outputs, here in classification.iterate(
+        model, reader, rows, batch_size=batch_size, outputs_of=part_outputs
+    ):
+        for name, values in outputs.items():
+            shape = (len(reader.split), *values.shape[1:])
+            found.setdefault(name, np.zeros(shape, np.float32))[here] = values
+    return found
+
+
+def mean_logits(logits: np.ndarray) -> np.ndarray:
+    """Logits of a set of parts by their mean [N, K]."""
+    return logits.mean(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PartLoss:
+    """L_stage1 = α L_cls + β L_triplet + γ L_adv, the first two summed over parts (Eq. 3, 4, 7)."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    margin: float
+
+    def __call__(self, model: PartNetworks, batch, statistics, key):
+        """The loss of a batch of part sets."""
+        del statistics
+        outputs = model(models.normalize(batch["image"]), key=key)
+        labels = batch["labels"]  # [B, P]: a replaced part has its own image's class
+        entropy = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], labels)
+        classification_loss = jnp.sum(jnp.mean(entropy, axis=0))
+        triplet = sum(
+            losses.batch_all_triplet_loss(
+                normalize(outputs["features"][:, p]), labels[:, p], margin=self.margin, squared=True
+            )
+            for p in range(labels.shape[1])
+        )
+        adversarial = jnp.mean(losses.shuffle_loss(outputs["shuffled"], batch["is_shuffled"]))
+        told = (jnp.argmax(outputs["shuffled"], axis=-1) > 0) == (batch["is_shuffled"] > 0)
+        loss = self.alpha * classification_loss + self.beta * triplet + self.gamma * adversarial
+        return loss, {
+            "classification_loss": classification_loss,
+            "triplet_loss": triplet,
+            "adversarial_loss": adversarial,
+            "accuracy": jnp.mean(jnp.argmax(outputs["logits"], axis=-1) == labels),
+            "shuffle_accuracy": jnp.mean(told),
+        }
+
+
+def part_readers(
+    run: Run, config: Config, objects: Stage, parts: Stage
+) -> tuple[PartReader, PartReader]:
+    """Readers of the part images of both splits."""
+    return tuple(PartReader(r, config.part_image_size) for r in crops(run, objects, parts))
+
+
+def part_count(run: Run, config: Config) -> int:
+    """How many parts there are; three in the paper."""
+    annotated_parts = config.parts == "annotated"
+    return len(run.dataset.part_names) if annotated_parts else config.grouping.num_parts
+
+
+def class_batches(run: Run, config: Config, training: Training, name: str) -> ClassBatches:
+    """Batches of P classes with K images each."""
+    labels, seed = run.dataset.train.labels, run.seed(name)
+    return ClassBatches(labels, run.train_indices, training.batch_size, config.per_class, seed)
+
+
+def build_part_networks(run: Run, config: Config, backbones: list[models.Backbone]) -> PartNetworks:
+    """The networks around their backbones."""
+    return PartNetworks(
+        backbones,
+        discriminator_hidden=config.discriminator_hidden,
+        reverse_gradient=config.reverse_gradient,
+        rngs=nnx.Rngs(run.key("part_networks")),
+    )
+
+
+def train_part_networks(
+    run: Run, config: Config, classifier: Stage, objects: Stage, parts: Stage
+) -> Stage:
+    """Stage 1; leaves the features of all images as the artifact `features`."""
+    names = ("alpha", "beta", "gamma", "margin", "discriminator_hidden", "reverse_gradient",
+             "per_class", "part_image_size")  # fmt: skip
+    settings = {name: getattr(config, name) for name in names}
+    training = config.part_networks
+    stage = run.stage("part_networks", training, after=(classifier, objects, parts), **settings)
+    if stage.done:
+        return stage
+    train, test = part_readers(run, config, objects, parts)
+    count = part_count(run, config)
+    backbones = [starting_model(run, classifier) for _ in range(count)]
+    model = build_part_networks(run, config, backbones)
+    donors = Donors(run.dataset.train.labels, run.train_indices)
+    sets = PartSets(train, donors, run.seed("part_networks"))
+    run.train(
+        stage,
+        model,
+        PartLoss(config.alpha, config.beta, config.gamma, config.margin),
+        class_stream(class_batches(run, config, training, "part_networks"), sets),
+        training,
+        images_per_example=count,
+    )
+    checkpoints.save_model(stage.folder, model)
+    found = {
+        name: features_of(model, reader, batch_size=training.batch_size)
+        for name, reader in (("train", train), ("test", test))
+    }
+    stage.save_arrays("features", **{name: arrays["features"] for name, arrays in found.items()})
+    labels, held = run.dataset.train.labels, run.held_out_indices
+    metrics = {"test_top1": _top1(mean_logits(found["test"]["logits"]), run.dataset.test.labels)}
+    if len(held):
+        logits = mean_logits(found["train"]["logits"][held])
+        metrics["held_out_top1"] = _top1(logits, labels[held])
+    stage.finish(metrics)
+    return stage
+
+
+def _top1(logits: np.ndarray, labels: np.ndarray) -> float:
+    return classification.classification_metrics(logits, labels)["top1"]
+
+
+def load_part_networks(run: Run, config: Config, stage: Stage) -> PartNetworks:
+    """The three networks as stage 1 left them."""
+    backbones = [run.build_model(pretrained=False) for _ in range(part_count(run, config))]
+    model = build_part_networks(run, config, backbones)
+    checkpoints.restore_model(stage.folder, model)
+    model.eval()
+    return model

@@ -1,0 +1,238 @@
+"""GHNS section 3.3, stage 3: the parts classifier on r, p, n and the generated n⁺ (Eq. 8-10)."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import losses, models
+from fgjax.data.loading import Example, generator
+from fgjax.data.sampling import class_stream
+from fgjax.evaluation import classification
+from fgjax.losses.common import masked_mean, normalize
+from fgjax.methods.ghns.config import Config
+from fgjax.methods.ghns.filtering import load_kept
+from fgjax.methods.ghns.hard_negatives import HardNegatives
+from fgjax.methods.ghns.image_classifier import save_scores
+from fgjax.methods.ghns.part_networks import (
+    PartNetworks,
+    class_batches,
+    features_of,
+    load_part_networks,
+    part_readers,
+)
+from fgjax.methods.ghns.part_sets import PartReader
+from fgjax.models import layers
+from fgjax.training import checkpoints
+from fgjax.training.run import Run, Stage
+
+
+class PartsHead(nnx.Module):
+    """The parts classifier on features [B, P, D]: an embedding, where they are frozen, and FC."""
+
+    def __init__(self, width: int, num_classes: int, *, embedding: int, rngs: nnx.Rngs):
+        self.embedding = nnx.data(None)
+        if embedding:
+            self.embedding = layers.Linear(width, embedding, rngs=rngs)
+        self.fc = layers.Linear(embedding or width, num_classes, rngs=rngs)
+
+    def embed(self, features: jax.Array) -> jax.Array:
+        """F of Eq. 8, [B, E] or the concatenated features themselves."""
+        flat = features.reshape(len(features), -1)
+        return flat if self.embedding is None else jax.nn.relu(self.embedding(flat))
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Logits [B, K]."""
+        return self.fc(self.embed(features))
+
+
+class PartsClassifier(nnx.Module):
+    """Part networks with the head."""
+
+    def __init__(self, networks: PartNetworks, head: PartsHead):
+        self.networks, self.head = networks, head
+
+    def features(self, batch: Example, key: jax.Array | None = None) -> jax.Array:
+        """Part features [B, P, D] of a batch of part images."""
+        return self.networks(models.normalize(batch["image"]), key=key)["features"]
+
+
+def parts_logits(model: PartsClassifier, batch: Example) -> dict[str, jax.Array]:
+    """For `classification.iterate`."""
+    return {"logits": model.head(model.features(batch))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Quadruplets:
+    """Transform that brings a reference and one of its hard negatives; p and n are in its batch.
+
+    The hard negative is one that was made from the reference itself, or else from its class.
+    `has_hard` is 0 where there is neither.
+
+    Attributes:
+      kept: recipes.
+      labels: int [N], of the split.
+      seed: decides, with the position, augmentation and choice.
+      reader: of part images, for networks that learn; or
+      features: [N, P, D] of frozen ones.
+    """
+
+    kept: HardNegatives
+    labels: np.ndarray
+    seed: int
+    reader: PartReader | None = None
+    features: np.ndarray | None = None
+
+    @functools.cached_property
+    def _of_reference(self) -> dict[int, np.ndarray]:
+        return _groups(self.kept.reference)
+
+    @functools.cached_property
+    def _of_class(self) -> dict[int, np.ndarray]:
+        return _groups(self.kept.label)
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Image [P, S, S, 3] or features [P, D], and `hard` [P, D], with frozen networks.
+
+        Besides label, index, hard_rows int32 [P] (the images that the hard negative's parts come
+        from) and has_hard float32.
+        """
+        rng = generator(self.seed, position)
+        example = {"label": np.int32(self.labels[index]), "index": np.int32(index)}
+        if self.features is None:
+            example["image"], _ = self.reader.read(index, rng)
+        label = int(self.labels[index])
+        choices = self._of_reference.get(index, self._of_class.get(label))
+        parts = self.kept.rows.shape[1]
+        rows = np.full(parts, index, np.int32)
+        if choices is not None:
+            rows = self.kept.rows[rng.choice(choices)]
+        example |= {"hard_rows": rows, "has_hard": np.float32(choices is not None)}
+        if self.features is not None:
+            example["features"] = self.features[index]
+            example["hard"] = self.features[rows, np.arange(parts)]
+        return example
+
+
+def _groups(values: np.ndarray) -> dict[int, np.ndarray]:
+    """{value: where it stands}."""
+    order = np.argsort(values, kind="stable")
+    unique, starts = np.unique(values[order], return_index=True)
+    return dict(zip(unique.tolist(), np.split(order, starts[1:])))
+
+
+@dataclasses.dataclass(frozen=True)
+class PartsLoss:
+    """L_parts = λ L_cls + (1 − λ) L_quad (Eq. 10).
+
+    p and n are drawn from the reference's batch, n⁺ from its recipes. A reference without any n⁺
+    falls back to the triplet (r, p, n).
+    """
+
+    lambda_: float
+    m1: float
+    m2: float
+    margin: float
+
+    def __call__(self, model: PartsHead | PartsClassifier, batch, statistics, key):
+        """The loss of a batch of references."""
+        cached = "features" in batch
+        head = model if cached else model.head
+        features = batch["features"] if cached else model.features(batch, key)
+        if cached:
+            hard = batch["hard"]
+        else:  # recomputed before every epoch, a constant in the step
+            hard = statistics["features"][batch["hard_rows"], jnp.arange(features.shape[1])]
+        reference = normalize(head.embed(features))
+        hard = normalize(head.embed(hard))
+        logits, labels = head(features), batch["label"]
+        positive, negative = (reference[rows] for rows in draw_pairs(key, labels))
+        quadruplet = losses.quadruplet_loss(
+            reference, positive, hard, negative, m1=self.m1, m2=self.m2
+        )
+        triplet = losses.triplet_loss(reference, positive, negative, margin=self.margin)
+        metric_loss = jnp.mean(jnp.where(batch["has_hard"] > 0, quadruplet, triplet))
+        entropy = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        loss = self.lambda_ * entropy + (1 - self.lambda_) * metric_loss
+        has = batch["has_hard"]
+        far = lambda x: jnp.linalg.norm(reference - x, axis=-1)  # noqa: E731
+        return loss, {
+            "classification_loss": entropy,
+            "quadruplet_loss": masked_mean(quadruplet, has),
+            "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
+            "positive_distance": jnp.mean(far(positive)),
+            "hard_negative_distance": masked_mean(far(hard), has),
+            "negative_distance": jnp.mean(far(negative)),
+        }
+
+
+def draw_pairs(key: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """For every row of a batch another row of its class, and one of another class: [B], [B]."""
+    same = labels[:, None] == labels[None]
+    choices = (same & ~jnp.eye(len(labels), dtype=bool), ~same)
+    return tuple(
+        jax.random.categorical(k, jnp.where(allowed, 0.0, -jnp.inf))
+        for k, allowed in zip(jax.random.split(key), choices)
+    )
+
+
+def train_parts_classifier(
+    run: Run, config: Config, networks: Stage, hard: Stage, objects: Stage, parts: Stage
+) -> Stage:
+    """The parts image classifier, on frozen features or with its three extractors."""
+    names = ("extractors", "embedding", "m1", "m2", "margin", "lambda_parts", "per_class")
+    settings = {name: getattr(config, name) for name in names}
+    training, frozen = config.parts_classifier, config.extractors == "frozen"
+    stage = run.stage("parts_classifier", training, after=(networks, hard), **settings)
+    if stage.done:
+        return stage
+    train, test = part_readers(run, config, objects, parts)
+    features, labels = networks.load_arrays("features")["train"], run.dataset.train.labels
+    model = build_parts_classifier(run, config, networks)
+    kept, seed = load_kept(hard), run.seed("parts_classifier")
+    source = {"features": features} if frozen else {"reader": train}
+    size = training.batch_size
+
+    def recompute(model: PartsClassifier, epoch: int, key) -> dict[str, np.ndarray]:
+        current = features_of(model.networks, train, batch_size=size, rows=run.train_indices)
+        return {"features": current["features"]}
+
+    run.train(
+        stage,
+        model.head if frozen else model,
+        PartsLoss(config.lambda_parts, config.m1, config.m2, config.margin),
+        class_stream(
+            class_batches(run, config, training, "parts_classifier"),
+            Quadruplets(kept, labels, seed, **source),
+        ),
+        training,
+        before_epoch=None if frozen else recompute,
+    )
+    checkpoints.save_model(stage.folder, model)
+
+    def logits(reader: PartReader, rows: np.ndarray) -> np.ndarray:
+        found = classification.iterate(
+            model, reader, rows, batch_size=size, outputs_of=parts_logits
+        )
+        return np.concatenate([outputs["logits"] for outputs, _ in found])
+
+    save_scores(run, stage, held_out=lambda rows: logits(train, rows),
+                test=lambda rows: logits(test, rows))  # fmt: skip
+    return stage
+
+
+def build_parts_classifier(run: Run, config: Config, networks: Stage) -> PartsClassifier:
+    """Stage 1's networks under a new head."""
+    extractors = load_part_networks(run, config, networks)
+    width = sum(backbone.features for backbone in extractors.backbones)
+    head = PartsHead(
+        width,
+        run.dataset.num_classes,
+        embedding=config.embedding if config.extractors == "frozen" else 0,
+        rngs=nnx.Rngs(run.key("parts_classifier")),
+    )
+    return PartsClassifier(extractors, head)

@@ -1,0 +1,17 @@
+"""HDCL: Hard Decorrelated Centralized Loss, for retrieval. `method` reads like the paper."""
+
+from fgjax.methods.hdcl.heads import CenterHead
+from fgjax.methods.hdcl.method import (
+    LOSSES,
+    Config,
+    EmbeddingLoss,
+    EmbeddingNetwork,
+    load_embedder,
+    load_predictor,
+    run,
+)
+
+__all__ = [
+    "LOSSES", "CenterHead", "Config", "EmbeddingLoss", "EmbeddingNetwork", "load_embedder",
+    "load_predictor", "run",
+]  # fmt: skip

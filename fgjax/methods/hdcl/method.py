@@ -1,0 +1,314 @@
+"""HDCL: Hard Decorrelated Centralized Loss for fine-grained image retrieval (Zeng et al.).
+
+Read top to bottom as the paper's section 3:
+
+  start        cross-entropy on the training classes           (stands for ImageNet's weights)
+  embedding    f = max ‖ average of the last map               (Fig. 3, `models.pool`)
+               x = α f / ‖f‖, o = Wᵀ x                          Eq. 4, 5 `models.heads.CenterHead`
+               L = HCL over the top K̂ + λ · decorrelation       Eq. 8, 11 `losses.hdcl_loss`
+  search       unit embeddings of unseen classes, each looking for its class among the others
+
+`loss` switches to the baselines of Table 1. `recognition` is section 5.3: plain logits,
+cross-entropy for the first epochs, then HCL, and top-1 accuracy on the official test split.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import losses, models
+from fgjax.config import Training, one_of, require
+from fgjax.data import loading
+from fgjax.data.loading import Reader
+from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.errors import UserError
+from fgjax.evaluation import classification, retrieval_metrics
+from fgjax.losses.common import normalize
+from fgjax.methods.hdcl import in_batch
+from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
+from fgjax.methods.shared.classifier import train_classifier, whole_images
+from fgjax.methods.shared.embedding import Embed, embeddings_of
+from fgjax.methods.shared.predictor import WholeImagePredictor
+from fgjax.training import checkpoints, sharding
+from fgjax.training.run import Run, Stage
+
+CENTERED = ("hdcl", "dgcrl")  # class centres that are weights
+LOSSES = (*CENTERED, "crl", "scda", *in_batch.LOSSES)
+
+
+@dataclasses.dataclass
+class Config:
+    """Hyper-parameters; the paper's values are section 4.1's."""
+
+    loss: str = "hdcl"  # a row of Table 1
+    top_k: int = 2  # K̂ of Eq. 8; Table 6
+    alpha: float = 100.0  # Eq. 4
+    decorrelation: float = 0.1  # λ of Eq. 11
+    warmup_epochs: int = 0  # of softmax before HCL; section 5.3 recommends some for recognition
+    wsl: bool = False  # pool the salient places alone at test (CRL-WSL, Table 1's CRL row)
+    recognition: bool = False  # section 5.3, Table 7
+    per_class: int = 5  # K of the P × K batches of the in-batch losses; N-pairs takes 2
+    margin: float = -1.0  # of contrastive, triplet, lifted, crl; below 0: each one's own default
+    beside_softmax: bool = False  # train that as well, just as long, and draw both in each picture
+    # stages
+    start: Training = dataclasses.field(default_factory=lambda: Training(epochs=0))
+    embedding: Training = dataclasses.field(default_factory=lambda: Training(epochs=100))
+
+    @property
+    def searches_unseen_classes(self) -> bool:
+        """Whether training and test may have different classes."""
+        return not self.recognition
+
+    def validate(self) -> None:
+        """Refuse what cannot work."""
+        one_of("loss", self.loss, *LOSSES)
+        require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
+        require(self.alpha > 0, "alpha", self.alpha, "positive")
+        require(self.decorrelation >= 0, "decorrelation", self.decorrelation, "0 or more")
+        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
+        require(self.per_class >= 2, "per_class", self.per_class, "at least 2: pairs need two")
+        if self.recognition:
+            require(self.loss == "hdcl", "loss", self.loss, "hdcl with recognition")
+
+
+def run(run: Run) -> dict[str, Any]:
+    """All stages; returns the final metrics and what is particular to their protocol."""
+    config: Config = run.config.method
+    classes = run.dataset.num_classes
+    if config.loss == "hdcl" and config.top_k > classes:
+        raise UserError(
+            f"config.method.top_k is {config.top_k}, but must be in 1 … {classes}: {classes} "
+            f"classes of {run.dataset.name} train."
+        )
+    before = start(run, config)
+    metrics: dict[str, Any] = {}
+    if config.beside_softmax:
+        softmax = train_embedding(run, softmax_of(config), before, name="softmax")
+        metrics["softmax"] = softmax.metrics
+    metrics |= train_embedding(run, config, before).metrics
+    return {
+        "metrics": metrics,
+        "protocol": {
+            "boxes_used": False,
+            "loss": config.loss,
+            "batch_size": batch_size(run, config),
+            "similarity": "none: classification" if config.recognition else "cosine",
+            "selected_on": "nothing: the last epoch is reported",
+        },
+    }
+
+
+def start(run: Run, config: Config) -> Stage | None:
+    """Stage `classifier`, where there are no pretrained weights to start from."""
+    return train_classifier(run, config.start) if config.start.epochs else None
+
+
+# Section 3.1: the embedding
+
+
+class EmbeddingNetwork(nnx.Module):
+    """A backbone and what its loss needs on top of the pooled feature."""
+
+    def __init__(self, backbone: models.Backbone, config: Config, *, rngs: nnx.Rngs):
+        self.backbone = backbone
+        self.head = nnx.data(None)
+        if config.loss in CENTERED and not config.recognition:
+            self.head = CenterHead(
+                backbone.features, backbone.num_classes, alpha=config.alpha, rngs=rngs
+            )
+        elif config.loss == "pddm":
+            self.head = PairSimilarity(backbone.features, rngs=rngs)
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
+        """The backbone's outputs."""
+        return self.backbone(images, key=key)
+
+
+def build(run: Run, config: Config, before: Stage | None) -> EmbeddingNetwork:
+    """The network as training begins."""
+    backbone = run.load_model(before) if before else run.build_model()
+    return EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(run.key("embedding")))
+
+
+def embed_of(config: Config) -> Embed:
+    """How a loss's embeddings are made at test."""
+    return Embed(salient=config.wsl or config.loss == "scda", halves=config.loss == "scda")
+
+
+# Section 3.2 and Table 1: the losses
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingLoss:
+    """The loss of a batch of single images, as `Config.loss` says."""
+
+    config: tuple[tuple[str, Any], ...]  # of Config's plain fields, so that it hashes
+
+    def __call__(self, model: EmbeddingNetwork, batch, statistics, key):
+        """Eq. 11, or a row of Table 1."""
+        config = Config(**dict(self.config))
+        outputs = model(models.normalize(batch["image"]), key=key)
+        features, labels = outputs["pooled"], batch["label"]
+        metrics = {"feature_norm": jnp.mean(jnp.linalg.norm(features, axis=-1))}
+        if config.recognition or config.loss in CENTERED:
+            logits = outputs["logits"] if config.recognition else model.head(features)
+            metrics["accuracy"] = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+            softmax = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            loss = softmax
+            if config.loss == "hdcl":
+                hard = losses.hard_softmax_loss(logits, labels, top_k=config.top_k)
+                loss = jnp.where(statistics["warm"], softmax, hard)
+            if not config.recognition:
+                correlation = losses.decorrelation(model.head.centers())
+                metrics["decorrelation"] = correlation
+                loss = loss + config.decorrelation * correlation
+            return jnp.mean(loss), metrics
+        if config.loss == "crl":
+            each = losses.centralized_ranking_loss(
+                normalize(features),
+                labels,
+                statistics["centers"],
+                margin=0.5 if config.margin < 0 else config.margin,
+            )
+            return jnp.mean(each), metrics
+        margin = None if config.margin < 0 else config.margin
+        loss = in_batch.loss_of(config.loss, features, labels, margin=margin, head=model.head)
+        return loss, metrics
+
+
+# Training and search
+
+
+def softmax_of(config: Config) -> Config:
+    """The same with all classes in the denominator: DGCRL, or cross-entropy in recognition."""
+    if config.recognition:
+        return dataclasses.replace(config, warmup_epochs=config.embedding.epochs)
+    return dataclasses.replace(config, loss="dgcrl")
+
+
+def train_embedding(
+    run: Run, config: Config, before: Stage | None, *, name: str = "embedding"
+) -> Stage:
+    """Stage `embedding`, measured once on test at its end; by another name, another loss."""
+    training = config.embedding
+    settings = {
+        f.name: getattr(config, f.name)
+        for f in dataclasses.fields(config)
+        if f.name not in ("start", "embedding", "beside_softmax")
+    }
+    stage = run.stage(name, training, after=(before,) if before else (), **settings)
+    if stage.done:
+        return stage
+    train, test = whole_images(run)
+    model = build(run, config, before)
+    rows = np.arange(len(run.dataset.test))
+    size = batch_size(run, config)
+    embed = embed_of(config)
+    if not config.recognition:
+        first = embeddings_of(model, embed, test, rows, batch_size=size)
+        stage.save_arrays("before", embeddings=first, **_centers(model))
+    if config.loss != "scda":
+        run.train(
+            stage,
+            model,
+            EmbeddingLoss(tuple(settings.items())),
+            stream(run, config, train),
+            dataclasses.replace(training, batch_size=size),
+            name="embedding",
+            before_epoch=_before_epoch(run, config, train),
+            title=config.loss,
+        )
+    checkpoints.save_model(stage.folder, model)
+    labels = run.dataset.test.labels
+    if config.recognition:
+        outputs = classification.predict_logits(model, test, rows, batch_size=size)
+        stage.save_arrays("predictions", logits=outputs, labels=labels)
+        metrics = classification.classification_metrics(outputs, labels)
+    else:
+        found = embeddings_of(model, embed, test, rows, batch_size=size)
+        stage.save_arrays("after", embeddings=found, labels=labels, **_centers(model))
+        metrics = retrieval_metrics(found, labels)
+    stage.finish(metrics)
+    return stage
+
+
+def batch_size(run: Run, config: Config) -> int:
+    """The config's; for N-pairs at most two images of every class, as it takes one pair of each."""
+    size, unit = config.embedding.batch_size, sharding.divisible(2)
+    if config.loss != "n_pairs":
+        return size
+    return min(size, 2 * run.dataset.num_classes // unit * unit)
+
+
+def stream(run: Run, config: Config, reader: Reader):
+    """Shuffled images, or batches of P classes with K images for the in-batch losses."""
+    seed, indices = run.seed("embedding"), run.train_indices
+    if config.loss not in in_batch.LOSSES:
+        return loading.training_stream(reader, indices, seed=seed)
+    per_class = 2 if config.loss == "n_pairs" else config.per_class
+    size = batch_size(run, config)
+    chosen = ClassBatches(run.dataset.train.labels, indices, size, per_class, seed)
+    return class_stream(chosen, loading.SingleImage(reader, seed))
+
+
+def _before_epoch(run: Run, config: Config, reader: Reader):
+    """CRL's class centres, means of the current embeddings; whether the warm-up still lasts."""
+    rows, labels = run.train_indices, run.dataset.train.labels
+    size = batch_size(run, config)
+
+    def centers(model, epoch: int, key) -> dict[str, Any]:
+        found = embeddings_of(model, Embed(), reader, rows, batch_size=size)
+        sums = np.zeros((run.dataset.num_classes, found.shape[1]), np.float32)
+        np.add.at(sums, labels[rows], found)
+        counts = np.bincount(labels[rows], minlength=len(sums))[:, None]
+        return {"centers": sums / np.maximum(counts, 1)}
+
+    def warm(model, epoch: int, key) -> dict[str, Any]:
+        return {"warm": jnp.asarray(epoch < config.warmup_epochs)}
+
+    return centers if config.loss == "crl" else warm
+
+
+def _centers(model: EmbeddingNetwork) -> dict[str, np.ndarray]:
+    """The class centres [D, K], where the loss has any."""
+    if isinstance(model.head, CenterHead):
+        return {"centers": np.asarray(model.head.centers())}
+    return {}
+
+
+def load_network(run: Run) -> EmbeddingNetwork:
+    """The network as the finished run left it."""
+    config: Config = run.config.method
+    stage = train_embedding(run, config, start(run, config))
+    backbone = run.build_model(pretrained=False)
+    model = EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(run.key("embedding")))
+    checkpoints.restore_model(stage.folder, model)
+    model.eval()
+    return model
+
+
+def load_predictor(run: Run) -> WholeImagePredictor:
+    """Class probabilities of new images, in recognition mode.
+
+    Raises:
+      UserError: the run was trained for retrieval.
+    """
+    if not run.config.method.recognition:
+        raise UserError(
+            f"{run.workdir} was trained for retrieval and knows no classes of new images: use "
+            f"fgjax search --workdir={run.workdir} --index=FOLDER."
+        )
+    return WholeImagePredictor(run, load_network(run))
+
+
+def load_embedder(run: Run):
+    """`images -> unit embeddings [N, D]` for `fgjax.search`."""
+    model, embed = load_network(run), embed_of(run.config.method)
+    return lambda images: np.asarray(
+        classification.forward(model, embed, {"image": images})["embedding"]
+    )

@@ -1,0 +1,53 @@
+"""LAPM as its paper trains it (section IV.B), dataset by dataset, and its demo."""
+
+from functools import partial
+
+from fgjax.config import Config, Data, Optimizer, Training
+from fgjax.methods import lapm
+from fgjax.methods.shared import presets
+
+
+def preset(dataset: str, *, lambda_: float, alpha: float = 1.0, part_size: int = 96) -> Config:
+    """SGD, 0.001 × 0.09 every 50 epochs.
+
+    The paper leaves open: crops of 448 px, batch 16, momentum 0.9, weight decay 1e-4, 200 epochs.
+    """
+    sgd = Optimizer("sgd", 1e-3, schedule="step", decay_rate=0.09, decay_epochs=50)
+    return Config(
+        backbone="resnet50",
+        pretrained=presets.RESNET50,
+        data=Data(dataset=dataset, image_size=448),
+        method=lapm.Config(
+            lambda_=lambda_,
+            alpha=alpha,
+            margin=Training(epochs=200, batch_size=16, optimizer=sgd),
+            **presets.localizer(part_size),
+        ),
+    )
+
+
+def demo() -> Config:
+    """From scratch on 1,296 drawn images; unit vectors keep the pair loss in proportion."""
+    return Config(
+        backbone="resnet_small",
+        data=presets.drawn_aircraft(),
+        method=lapm.Config(
+            lambda_=0.8,
+            l2norm=True,
+            fixed_m1=0.5,
+            fixed_m2=0.75,
+            samples=128,
+            margin=presets.adamw(14, 2e-3, batch_size=16),
+            **presets.drawn_localizer(),
+        ),
+    )
+
+
+PRESETS = {
+    "fgvc_aircraft": partial(preset, lambda_=0.8),
+    "cub": partial(preset, lambda_=0.75, part_size=128),
+    "cars": partial(preset, lambda_=0.8, alpha=1.2),
+    "deepfashion": partial(preset, lambda_=0.75),
+    "folder": partial(preset, lambda_=0.8),  # FGVC-Aircraft's values
+}
+DEMO = demo

@@ -1,0 +1,352 @@
+"""Stage `parts`: three part boxes in every object crop, by channel grouping (MA-CNN).
+
+Warm-up of the backbone on crops → peaks of its channels → k-means → gates pre-fitted to the
+groups → alternation: convolutions and part classifiers learn with the gates fixed, then the gates
+with the rest fixed (distance and diversity losses).
+
+Boxes are in the coordinates of the object crop. `grid` and `annotated` stand in for the learned
+localizer, to see what other parts would bring.
+"""
+
+import dataclasses
+import itertools
+import logging
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from fgjax import losses, models
+from fgjax.config import Optimizer, Training, require
+from fgjax.data.datasets import Split
+from fgjax.data.loading import Reader, generator, training_stream
+from fgjax.errors import UserError
+from fgjax.evaluation import classification
+from fgjax.localization import boxes, grouping
+from fgjax.methods.shared.classifier import cross_entropy
+from fgjax.models import layers
+from fgjax.training import checkpoints, optimizer
+from fgjax.training.fit import epoch_batches, fit
+from fgjax.training.run import Run, Stage
+
+log = logging.getLogger(__name__)
+
+METHODS = ("grouping", "annotated", "grid")
+
+
+@dataclasses.dataclass
+class Grouping:
+    """MA-CNN's localizer."""
+
+    num_parts: int = 3
+    part_size: float = 96 / 448  # side of a part box; MA-CNN: 96 of 448 px, birds 128
+    warmup: Training = dataclasses.field(default_factory=lambda: Training(epochs=30))
+    rounds: int = 2  # of the alternation
+    classify_epochs: int = 5  # of each round, convolutions and classifiers
+    group_epochs: int = 2  # of each round, and of the pre-fit
+    group_optimizer: Optimizer = dataclasses.field(
+        default_factory=lambda: Optimizer("adamw", 1e-3, schedule="constant", weight_decay=0.0)
+    )
+    diversity_weight: float = 2.0  # λ; Dis 1 / Div 2 in the re-uploaded release
+    diversity_margin: float = 0.02  # mrg, likewise
+    compact_share: float = 0.7  # see grouping.group_channels; 1.0 is MA-CNN's k-means
+
+    def validate(self) -> None:
+        """Refuse what cannot work."""
+        require(self.num_parts >= 2, "grouping.num_parts", self.num_parts, "at least 2")
+        require(0 < self.part_size <= 1, "grouping.part_size", self.part_size, "in (0, 1]")
+        share = self.compact_share
+        require(0 < share <= 1, "grouping.compact_share", share, "in (0, 1]")
+
+
+class Gate(nnx.Module):
+    """FC, tanh, FC, sigmoid: pooled features [B, D] to channel weights d in (0, 1) [B, C]."""
+
+    def __init__(self, features: int, channels: int, *, rngs: nnx.Rngs):
+        self.hidden = layers.Linear(features, channels, rngs=rngs)
+        self.out = layers.Linear(channels, channels, rngs=rngs)
+
+    def start_at(self, members: np.ndarray) -> None:
+        """Begin the pre-fit near a group: d is 0.9 on its channels and 0.1 elsewhere."""
+        self.out.bias[...] = jnp.where(jnp.asarray(members), 1.0, -1.0) * math.log(9)
+        self.out.kernel[...] *= 0.1
+
+    def __call__(self, pooled: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(self.out(jnp.tanh(self.hidden(pooled))))
+
+
+class PartNetwork(nnx.Module):
+    """A backbone, one gate and one classifier per part."""
+
+    def __init__(self, backbone: nnx.Module, num_parts: int, *, rngs: nnx.Rngs):
+        self.backbone = backbone
+        features, channels = backbone.features, backbone.channels
+        self.gates = nnx.List([Gate(features, channels, rngs=rngs) for _ in range(num_parts)])
+        heads = [layers.Linear(channels, backbone.num_classes, rngs=rngs) for _ in range(num_parts)]
+        self.heads = nnx.List(heads)
+        for head in heads:  # new heads would shake the backbone that the peaks come from
+            head.kernel[...] = backbone.fc.kernel[...][-channels:]
+            head.bias[...] = backbone.fc.bias[...]
+
+    def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
+        """Backbone outputs and `gates` [B, N, C], `attention` [B, H, W, N], `centers` [B, N, 2]."""
+        outputs = self.backbone(images, key=key)
+        features = models.last_map(outputs).astype(jnp.float32)
+        gates = jnp.stack([gate(outputs["pooled"]) for gate in self.gates], axis=1)
+        scores = grouping.part_scores(features, gates)
+        attention = grouping.attention(scores)
+        pooled = jnp.einsum("bhwn,bhwc->bnc", attention, features)
+        part_logits = jnp.stack([head(pooled[:, i]) for i, head in enumerate(self.heads)], axis=1)
+        return {**outputs, "gates": gates, "attention": attention, "part_logits": part_logits,
+                "centers": grouping.part_centers(scores)}  # fmt: skip
+
+
+def classify_loss(model, batch, statistics, key):
+    """Cross-entropy of the whole crop and of every part: L = CE + Σ_i CE_i."""
+    del statistics
+    outputs = model(models.normalize(batch["image"]), key=key)
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    whole = jnp.mean(entropy(outputs["logits"], batch["label"]))
+    parts = jnp.mean(jnp.sum(entropy(outputs["part_logits"], batch["label"][:, None]), axis=1))
+    return whole + parts, {"whole": whole, "parts": parts}
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupLoss:
+    """L_cng = Dis + λ Div on the attention maps (MA-CNN)."""
+
+    diversity_weight: float
+    margin: float
+
+    def __call__(self, model, batch, statistics, key):
+        """The gates' loss."""
+        attention = model(models.normalize(batch["image"]), key=key)["attention"]
+        distance = jnp.mean(losses.part_distance(attention))
+        diversity = jnp.mean(losses.part_diversity(attention, margin=self.margin))
+        loss = distance + self.diversity_weight * diversity
+        return loss, {"distance": distance, "diversity": diversity}
+
+
+@dataclasses.dataclass(frozen=True)
+class MembershipLoss:
+    """Pre-fit: the gates imitate the channel groups."""
+
+    membership: tuple[tuple[bool, ...], ...]
+
+    def __call__(self, model, batch, statistics, key):
+        """Mean squared difference between gates and membership."""
+        gates = model(models.normalize(batch["image"]), key=key)["gates"]
+        wanted = jnp.asarray(self.membership, jnp.float32)
+        return jnp.mean(jnp.square(gates - wanted)), {}
+
+
+def localized(model: nnx.Module, batch):
+    """Part centres [B, N, 2] of crops, for `classification.forward`."""
+    return {"centers": model(models.normalize(batch["image"]))["centers"]}
+
+
+def _channel_peaks(model: nnx.Module, batch):
+    centers, strengths = grouping.peaks(models.last_map(model(models.normalize(batch["image"]))))
+    return {"centers": centers, "strengths": strengths}
+
+
+def part_boxes(
+    model: nnx.Module, reader: Reader, settings: Grouping, *, batch_size: int
+) -> np.ndarray:
+    """Part boxes [N, P, 4] of all crops of a split, in the crops' coordinates."""
+    rows = np.arange(len(reader.split))
+    found = [
+        outputs["centers"]
+        for outputs, _ in classification.iterate(
+            model, reader, rows, batch_size=batch_size, outputs_of=localized
+        )
+    ]
+    return boxes.around(np.concatenate(found), settings.part_size / 2)
+
+
+def build_network(run: Run, settings: Grouping, backbone: nnx.Module) -> PartNetwork:
+    """A part network around a backbone."""
+    return PartNetwork(backbone, settings.num_parts, rngs=nnx.Rngs(run.key("parts")))
+
+
+def load_network(run: Run, settings: Grouping, stage: Stage) -> PartNetwork:
+    """The part network as a finished stage left it."""
+    model = build_network(run, settings, run.build_model(pretrained=False))
+    checkpoints.restore_model(stage.folder, model)
+    model.eval()
+    return model
+
+
+def train_network(
+    run: Run, settings: Grouping, classifier: Stage, reader: Reader, stage: Stage
+) -> PartNetwork:
+    """Warm-up, grouping, pre-fit and alternation; each step resumes in a folder of its own."""
+    indices = run.train_indices
+    training = settings.warmup
+    batches = epoch_batches(
+        training_stream(reader, indices, seed=run.seed("parts")),
+        len(indices),
+        training.batch_size,
+        run.config.data,
+    )
+
+    def train(name, model, loss, epochs, optimizer_config, trainable):
+        fit(
+            model,
+            loss,
+            batches,
+            optimizer=optimizer.make(
+                optimizer_config, steps_per_epoch=batches.steps_per_epoch, epochs=epochs
+            ),
+            epochs=epochs,
+            key=run.key("parts", name),
+            folder=stage.folder / name,
+            trainable=trainable,
+            saving=run.config.checkpoints,
+            title=f"parts: {name}",
+        )
+
+    backbone = run.load_model(classifier)
+    train("warm-up", backbone, cross_entropy, training.epochs, training.optimizer, nnx.Param)
+    membership = _membership(backbone, reader, indices, settings, training.batch_size)
+    model = build_network(run, settings, backbone)
+    for gate, members in zip(model.gates, membership):
+        gate.start_at(members)
+    only_gates = nnx.All(nnx.Param, nnx.PathContains("gates"))
+    all_but_gates = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("gates")))
+    prefit = MembershipLoss(tuple(map(tuple, membership.tolist())))
+    group = GroupLoss(settings.diversity_weight, settings.diversity_margin)
+    gentle = dataclasses.replace(
+        training.optimizer,
+        learning_rate=training.optimizer.learning_rate / 10,
+        schedule="constant",
+        warmup_epochs=0.0,
+    )
+    train("pre-fit", model, prefit, settings.group_epochs, settings.group_optimizer, only_gates)
+    for number in range(1, settings.rounds + 1):
+        name = f"round-{number}-classify"
+        train(name, model, classify_loss, settings.classify_epochs, gentle, all_but_gates)
+        name = f"round-{number}-group"
+        train(name, model, group, settings.group_epochs, settings.group_optimizer, only_gates)
+    return model
+
+
+def _membership(model, reader, indices, settings: Grouping, batch_size: int) -> np.ndarray:
+    centers, strengths = [], []
+    for outputs, _ in classification.iterate(
+        model, reader, indices, batch_size=batch_size, outputs_of=_channel_peaks
+    ):
+        centers.append(outputs["centers"])
+        strengths.append(outputs["strengths"])
+    return grouping.group_channels(
+        np.concatenate(centers),
+        np.concatenate(strengths),
+        num_parts=settings.num_parts,
+        compact_share=settings.compact_share,
+    )
+
+
+def grid_boxes(count: int, settings: Grouping) -> np.ndarray:
+    """Fixed boxes along the crop's horizontal middle: no learned localizer."""
+    columns = (np.arange(settings.num_parts) + 0.5) / settings.num_parts
+    centers = np.stack([np.full_like(columns, 0.5), columns], axis=-1)
+    fixed = boxes.around(centers, settings.part_size / 2)
+    return np.broadcast_to(fixed, (count, *fixed.shape)).copy()
+
+
+def share_inside(centers: np.ndarray, truth: np.ndarray) -> tuple[float, list[int]]:
+    """Share of part centres inside the right true part, under the best one-to-one matching.
+
+    Args:
+      centers: found centres [M, N, 2].
+      truth: true part boxes [M, P, 4], P ≥ N, in the same coordinates.
+
+    Returns:
+      The share in [0, 1] and, for each found part, the true part that it stands for.
+    """
+    inside = boxes.contains(truth[:, None], centers[:, :, None]).mean(axis=0)
+    found, true = inside.shape
+    best = max(
+        itertools.permutations(range(true), found),
+        key=lambda order: sum(inside[i, t] for i, t in enumerate(order)),
+    )
+    return float(np.mean([inside[i, t] for i, t in enumerate(best)])), list(best)
+
+
+def _scores(
+    found: np.ndarray, split: Split, windows: np.ndarray, settings: Grouping
+) -> dict[str, float]:
+    """Found parts against the true ones, random boxes of the same size, and the grid."""
+    truth = np.stack([boxes.to_window(p, w) for p, w in zip(split.parts, windows)])
+    half = settings.part_size / 2
+    low = min(half, 0.5)
+    shape = (len(found), settings.num_parts, 2)
+    random = np.mean([
+        share_inside(generator(draw, 1).uniform(low, 1 - low, shape), truth)[0] for draw in range(5)
+    ])  # fmt: skip
+    grid = boxes.centers(grid_boxes(len(found), settings))
+    return {
+        "part_centers_inside": share_inside(boxes.centers(found), truth)[0],
+        "part_centers_inside_random": float(random),
+        "part_centers_inside_grid": share_inside(grid, truth)[0],
+    }
+
+
+def locate_parts(
+    run: Run, classifier: Stage, objects: Stage, method: str, settings: Grouping
+) -> Stage:
+    """Part boxes of all crops as the artifact `boxes`, scored where the truth is known."""
+    stage = run.stage("parts", settings, after=(classifier, objects), shared=True, parts=method)
+    if stage.done:
+        return stage
+    data, dataset = run.config.data, run.dataset
+    windows = objects.load_arrays("boxes")
+    splits = {"train": dataset.train, "test": dataset.test}
+    readers = {
+        name: Reader(split, data.image_size, data.augmentation, windows[name])
+        for name, split in splits.items()
+    }
+    found = {}
+    if method == "annotated":
+        for name, split in splits.items():
+            if split.parts is None:
+                raise UserError(
+                    f"parts=annotated needs part boxes, which {dataset.name} does not have; "
+                    "choose grouping or grid."
+                )
+            hidden = np.isnan(split.parts).any(axis=(1, 2))
+            if hidden.any():
+                raise UserError(
+                    f"parts=annotated needs every part of every image, but {int(hidden.sum())} "
+                    f"images of {dataset.name} lack some, the first being "
+                    f"{split.filenames[int(np.argmax(hidden))]}; choose grouping or grid."
+                )
+            found[name] = np.stack(
+                [boxes.to_window(p, w) for p, w in zip(split.parts, windows[name])]
+            )
+    elif method == "grid":
+        found = {name: grid_boxes(len(split), settings) for name, split in splits.items()}
+    else:
+        model = train_network(run, settings, classifier, readers["train"], stage)
+        checkpoints.save_model(stage.folder, model)
+        size = settings.warmup.batch_size
+        found = {
+            name: part_boxes(model, reader, settings, batch_size=size)
+            for name, reader in readers.items()
+        }
+    metrics = {}
+    for name, split in splits.items():
+        if split.parts is not None:
+            scores = _scores(found[name], split, windows[name], settings)
+            metrics.update({f"{name}_{key}": value for key, value in scores.items()})
+    stage.save_arrays("boxes", **found)
+    stage.finish(metrics)
+    if metrics:
+        log.info(
+            "parts by %s: %.3f of the test centres inside the true part; random %.3f, grid %.3f",
+            method, *(metrics[f"test_part_centers_inside{s}"] for s in ("", "_random", "_grid")),
+        )  # fmt: skip
+    return stage

@@ -1,0 +1,56 @@
+"""What the papers' presets have in common, and those of the drawn demos."""
+
+from fgjax.config import Augmentation, Data, Optimizer, Training
+from fgjax.methods.shared.parts import Grouping
+
+RESNET50 = "timm/resnet50.tv_in1k"
+
+
+def sgd_for(epochs: int) -> Optimizer:
+    """SGD of 0.001, a tenth of it in the second half: where the papers say nothing."""
+    return Optimizer("sgd", 1e-3, schedule="step", decay_rate=0.1, decay_epochs=max(epochs // 2, 1))
+
+
+def localizer(part_size: int) -> dict:
+    """The stages before LAPM's and GHNS's own; part boxes of `part_size` of 448 px (MA-CNN)."""
+    return {
+        "classifier": Training(epochs=60, batch_size=16, optimizer=sgd_for(60)),
+        "grouping": Grouping(
+            part_size=part_size / 448,
+            warmup=Training(epochs=30, batch_size=16, optimizer=sgd_for(30)),
+        ),
+    }
+
+
+def adamw(
+    epochs: int, rate: float, *, warmup: float = 0.5, batch_size: int = 32, clip: float = 0.0
+) -> Training:
+    """How the demos train: from scratch, AdamW takes off where plain SGD memorises."""
+    schedule = {"schedule": "cosine", "warmup_epochs": warmup, "clip": clip}
+    return Training(epochs, batch_size, Optimizer("adamw", rate, **schedule))
+
+
+def drawn_aircraft() -> Data:
+    """The demos' data. No flips: with one heading, left and right mean the same part everywhere."""
+    return Data(
+        dataset="synthetic_aircraft",
+        image_size=96,
+        augmentation=Augmentation(crop_scale=0.875, flip=False, color=True),
+        workers=0,
+    )
+
+
+def drawn_localizer() -> dict:
+    """The stages before LAPM's and GHNS's own, in the demos: the same, so that runs share them."""
+    return {
+        "objects": "scda",
+        "scda_threshold": 1.3,
+        "classifier": adamw(24, 2e-3, warmup=2),
+        "grouping": Grouping(
+            part_size=0.3,
+            warmup=adamw(6, 1e-3),
+            rounds=1,
+            classify_epochs=1,
+            group_epochs=2,
+        ),
+    }

@@ -1,0 +1,68 @@
+"""Part images and shuffled sets: masks, labels, donors, shares."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fgjax.config import Augmentation
+from fgjax.data.loading import Reader, crop_resize
+from fgjax.data.mixing import Donors
+from fgjax.methods.ghns.part_sets import PartReader, PartSets, replacement_masks
+
+BOXES = np.array([[0.2, 0.0, 0.6, 0.4], [0.3, 0.3, 0.7, 0.7], [0.2, 0.6, 0.6, 1.0]], np.float32)
+
+
+@pytest.fixture
+def reader(tiny_dataset):
+    split = tiny_dataset.train
+    parts = np.broadcast_to(BOXES, (len(split), 3, 4))
+    return PartReader(Reader(split, 32, Augmentation(flip=False), None, parts), 16)
+
+
+def test_six_masks_replace_one_or_two_of_three():
+    masks = replacement_masks(3).astype(int).tolist()
+    assert masks == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]
+    assert len(replacement_masks(4)) == 14
+
+
+def test_parts_are_cut_out_of_the_crop(reader):
+    images, boxes = reader.read(5)
+    whole, _ = reader.reader.read(5)
+    assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
+    for image, box in zip(images, boxes):
+        np.testing.assert_array_equal(image, crop_resize(whole, box, 16))
+
+
+def test_a_part_outside_the_random_crop_still_has_a_picture(reader):
+    tight = dataclasses.replace(
+        reader, reader=dataclasses.replace(reader.reader, augmentation=Augmentation(crop_scale=0.2))
+    )
+    for seed in range(20):
+        images, _ = tight.read(3, np.random.default_rng(seed))
+        assert images.shape == (3, 16, 16, 3)
+
+
+def test_sets_are_shuffled_half_of_the_time_with_parts_of_other_classes(reader, tiny_dataset):
+    split = tiny_dataset.train
+    sets = PartSets(reader, Donors(split.labels, np.arange(len(split))), seed=3)
+    shuffled, masks = 0, set()
+    for position in range(300):
+        example = sets(position, position % len(split))
+        own = split.labels[position % len(split)]
+        replaced = example["labels"] != own
+        assert replaced.any() == bool(example["is_shuffled"]) and not replaced.all()
+        assert example["label"] == own
+        if replaced.sum() == 2:  # two parts come from two different other classes
+            assert len(set(example["labels"].tolist())) == 3
+        shuffled += int(example["is_shuffled"])
+        masks.add(tuple(replaced.tolist()))
+    assert 110 < shuffled < 190
+    assert masks == {tuple(m) for m in replacement_masks(3).tolist()} | {(False,) * 3}
+
+
+def test_a_set_depends_on_seed_and_position_alone(reader, tiny_dataset):
+    donors = Donors(tiny_dataset.train.labels, np.arange(len(tiny_dataset.train)))
+    one, two = (PartSets(reader, donors, seed=3)(7, 11) for _ in range(2))
+    np.testing.assert_array_equal(one["image"], two["image"])
+    assert not np.array_equal(one["image"], PartSets(reader, donors, seed=4)(7, 11)["image"])

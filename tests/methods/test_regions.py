@@ -1,0 +1,141 @@
+"""The pyramid: its order of scores, its top-down path, and regions chosen against plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from fgjax import models
+from fgjax.errors import UserError
+from fgjax.methods.ccfr.pyramid import Pyramid
+from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
+from fgjax.models import layers
+from tests.localization.test_regions import by_loops
+
+GRIDS, SCALES = (8, 4), (96 / 448, 192 / 448)
+
+
+def regions(**changes):
+    values = {"scales": SCALES, "grids": GRIDS, "per_scale": 2, "ranked_per_scale": 3,
+              "crop_size": 16, "iou_threshold": 0.25, "scale_separated": True}  # fmt: skip
+    return Regions(**{**values, **changes})
+
+
+def test_scores_stand_where_their_anchors_do():
+    """The score of an anchor depends on the map around its centre most of all."""
+    pyramid = Pyramid(3, 2, width=8, rngs=nnx.Rngs(0))
+    maps = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    scores = pyramid(maps)
+    anchors = regions().boxes
+    assert scores.shape == (1, len(anchors)) == (1, 64 + 16)
+    assert scores.dtype == jnp.float32
+    for row, column in ((0, 0), (2, 5), (7, 1)):
+        changed = pyramid(maps.at[0, row, column].add(5.0))
+        moved = np.abs(np.asarray(changed - scores)[0])
+        place = (np.array([row, column]) + 0.5) / 8
+        for level, cells in ((moved[:64], 8), (moved[64:], 4)):
+            # Reach: 3×3 and, for the coarse level, 3×3 of stride 2 before another 3×3.
+            centers = (np.stack(np.mgrid[:cells, :cells], -1).reshape(-1, 2) + 0.5) / cells
+            far = np.abs(centers - place).max(axis=1) > 4.5 / cells + 1 / 8
+            assert level.max() > 0 and (level[far] == 0).all()
+
+
+def test_the_coarse_level_reaches_the_fine_scores_and_not_the_other_way():
+    pyramid = Pyramid(3, 2, width=8, rngs=nnx.Rngs(0))
+    maps = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+
+    def share(part, level):
+        graph, params = nnx.split(pyramid)
+        total = lambda p: jnp.sum(nnx.merge(graph, p)(maps)[:, level])  # noqa: E731
+        return float(jnp.abs(jax.grad(total)(params)[part][0]["kernel"][...]).sum())
+
+    fine, coarse = slice(0, 64), slice(64, 80)
+    assert share("coarser", fine) > 0 and share("coarser", coarse) > 0
+    assert share("lateral", fine) > 0 and share("lateral", coarse) == 0
+
+
+@pytest.mark.parametrize("scale_separated", [True, False])
+def test_regions_are_the_best_of_each_scale_or_of_all(scale_separated):
+    chooser = regions(scale_separated=scale_separated)
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(20, 80)).astype(np.float32)
+    scores[:, 64:] += 1  # large boxes are liked
+    found = np.asarray(jax.jit(lambda s: chooser.select(s, each=3))(scores))
+    for row, chosen in zip(scores, found):
+        if scale_separated:
+            wanted = by_loops(chooser.boxes[:64], row[:64], 0.25, 3)[0]
+            wanted += [64 + i for i in by_loops(chooser.boxes[64:], row[64:], 0.25, 3)[0]]
+        else:
+            wanted = by_loops(chooser.boxes, row, 0.25, 6)[0]
+        assert chosen.tolist() == wanted
+    fused = np.asarray(chooser.select(jnp.asarray(scores), each=2))
+    np.testing.assert_array_equal(found[:, chooser.fused(3)], fused)
+    assert chooser.fused(2).tolist() == [0, 1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def network():
+    backbone = models.build("resnet_small", num_classes=5, rngs=nnx.Rngs(0))
+    model = RegionNetwork(
+        backbone, regions(), fusion=True, width=8, dtype=jnp.float32, rngs=nnx.Rngs(1)
+    )
+    model.eval()
+    return model
+
+
+def test_fusing_is_a_convolution_over_stacked_maps_and_an_average(network):
+    maps = jax.random.normal(jax.random.key(2), (3, 4, 2, 2, 96))
+    found = network._local(maps, jnp.zeros((3, 4, 96)))
+    wanted = []
+    for scale, layer in enumerate(network.fusion):
+        pair = maps[:, 2 * scale : 2 * scale + 2]  # [B, 2, h, w, C]: channels side by side
+        stacked = jnp.concatenate([pair[:, 0], pair[:, 1]], axis=-1)
+        convolved = jnp.einsum("bhwc,cd->bhwd", stacked, layer.kernel[...]) + layer.bias[...]
+        wanted.append(layers.global_average_pool(convolved))
+    np.testing.assert_allclose(found, jnp.concatenate(wanted, -1), rtol=1e-3, atol=1e-4)
+
+
+def test_the_outputs_and_what_is_ranked(network):
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    plain, ranked = network(images), network(images, ranked=True)
+    assert plain["boxes"].shape == (2, 4, 4) and ranked["boxes"].shape == (2, 6, 4)
+    assert plain["part_logits"].shape == (2, 4, 5) and plain["features"].shape == (2, 3 * 96)
+    np.testing.assert_array_equal(ranked["boxes"][:, [0, 1, 3, 4]], plain["boxes"])
+    np.testing.assert_allclose(ranked["logits"], plain["logits"], rtol=1e-3, atol=1e-4)
+    alone = network.backbone(images)
+    np.testing.assert_allclose(plain["features"][:, 192:], alone["pooled"], rtol=1e-4, atol=1e-5)
+    sides = np.asarray(plain["boxes"])[..., 2:] - np.asarray(plain["boxes"])[..., :2]
+    np.testing.assert_allclose(sides[:, :2], SCALES[0], rtol=1e-5)
+    np.testing.assert_allclose(sides[:, 2:], SCALES[1], rtol=1e-5)
+
+
+def test_without_fusion_the_pooled_features_stand_side_by_side():
+    backbone = models.build("resnet_small", num_classes=5, rngs=nnx.Rngs(0))
+    model = RegionNetwork(
+        backbone, regions(scale_separated=False), fusion=False, width=8, dtype=jnp.float32,
+        rngs=nnx.Rngs(1),
+    )  # fmt: skip
+    model.eval()
+    images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    outputs = model(images)
+    assert outputs["features"].shape == (1, 5 * 96)
+    logits = outputs["part_logits"][0, 1]
+    again = model.part_fc(outputs["features"][0, 96:192])
+    np.testing.assert_allclose(logits, again, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "grids"),
+    [("resnet_small", 96, (12, 6)), ("resnet18", 448, (14, 7)), ("vgg16", 448, (14, 7))],
+)
+def test_grids_follow_the_backbone(name, size, grids):
+    backbone = models.build(name, num_classes=2, rngs=nnx.Rngs(0))
+    assert grids_of(backbone, size, 2) == grids
+
+
+@pytest.mark.parametrize("size", [100, 104, 90])
+def test_sizes_that_the_pyramid_does_not_divide_are_refused(size):
+    backbone = models.build("resnet_small", num_classes=2, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match=rf"{size}.*multiple of 16, such as (96|80) or"):
+        grids_of(backbone, size, 2)
