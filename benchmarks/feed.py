@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from fgjax import config_files
 from fgjax.data import loading
 from fgjax.data.datasets import load_dataset
 from fgjax.methods import lapm

@@ -11,6 +11,15 @@ from typing import Any
 from fgjax.errors import UserError
 
 
+def added(default: Any, *, before: Any) -> Any:
+    """A field that configs of earlier versions do not have.
+
+    `before` is what those versions did. A config or stage with that value is the same as one
+    without the field, so that runs from before it are found, used and resumed.
+    """
+    return dataclasses.field(default=default, metadata={"before": before})
+
+
 @dataclasses.dataclass
 class Augmentation:
     """What happens to a training image; evaluation sees the whole window."""
@@ -105,9 +114,28 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def before(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted name: what earlier versions did} of the fields that were `added`."""
+    found = {}
+    for field in dataclasses.fields(config):
+        if "before" in field.metadata:
+            earlier = field.metadata["before"]
+            found[prefix + field.name] = list(earlier) if isinstance(earlier, tuple) else earlier
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found.update(before(value, f"{prefix}{field.name}."))
+    return found
+
+
+def without_added(flat: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version would have written: no field that says what was done anyway."""
+    return {k: v for k, v in flat.items() if not (k in earlier and v == earlier[k])}
+
+
 def identity(config: Any) -> dict[str, Any]:
     """The fields that decide what a run computes; two runs with equal identity are the same."""
-    return {k: v for k, v in flatten(config).items() if not k.startswith(_INDIFFERENT)}
+    flat = without_added(flatten(config), before(config))
+    return {k: v for k, v in flat.items() if not k.startswith(_INDIFFERENT)}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -120,11 +148,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def restore(config: Any, flat: dict[str, Any]) -> Any:
-    """Write the values of `flatten` back into a config of the same types, in place.
+    """Write stored values back into a config of the same types, in place.
+
+    Fields that were `added` later and are absent count as what was done before.
 
     Raises:
       UserError: a stored field does not exist any more.
     """
+    return _write(config, {**before(config), **flat})
+
+
+def _write(config: Any, flat: dict[str, Any]) -> Any:
     for key, value in flat.items():
         holder, *names = config, *key.split(".")
         for name in names[:-1]:
@@ -237,4 +271,4 @@ def override(config: Config, overrides: dict[str, Any]) -> Config:
 
     changed = copy.deepcopy(config)
     values = {k: v(config) if callable(v) else v for k, v in overrides.items()}
-    return restore(changed, values)
+    return _write(changed, values)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from fgjax import methods, models
-from fgjax.config import Config, check, differences, identity, restore
+from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
 from fgjax.training import compilation
@@ -57,7 +57,9 @@ def claim(workdir: pathlib.Path, config: Config, *, record: bool = True) -> None
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(identity(config)))
     if path.exists():
-        changed = differences(json.loads(path.read_text()), wanted)
+        # Stored in full or by an earlier version: what it does not say is what was done before.
+        stored = without_added(json.loads(path.read_text()), before(config))
+        changed = differences(stored, wanted)
         if changed:
             raise UserError(
                 f"the workdir {workdir} holds a run of another config ({'; '.join(changed)}): "
@@ -206,4 +208,4 @@ def open_run(workdir: pathlib.Path) -> Run:
     config.reuse, config.data.path = where.get("reuse", ""), where.get("path", "")
     dataset = of_config(config.data)
     pool = pathlib.Path(where["pool"]) if where["pool"] else None
-    return Run(config, dataset, workdir, pool)
+    return Run(config, dataset, workdir, pool, finished=True)

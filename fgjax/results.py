@@ -123,6 +123,28 @@ def append(folder: pathlib.Path, records: list[Record]) -> int:
     return added
 
 
+def publish(
+    folder: pathlib.Path, blank: Record, wanted: tuple[str, ...], result: dict[str, Any]
+) -> None:
+    """Add a run's numbers: a record like `blank` for each wanted metric of its results.json."""
+    where = where_measured(result["protocol"])
+    append(
+        folder,
+        [
+            dataclasses.replace(
+                blank, metric=name, value=metric_of(result["metrics"], name), **where
+            )
+            for name in wanted
+        ],
+    )
+
+
+def relabelled(record: Record, blank: Record) -> Record:
+    """The same measurement as a row of another study."""
+    names = ("study", "row", "settings", "overrides", "paper")
+    return dataclasses.replace(record, **{name: getattr(blank, name) for name in names})
+
+
 def _line(values) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)

@@ -1,13 +1,13 @@
 """A table or figure of a paper, row by row and seed by seed.
 
-python -m fgjax.study configs/aircraft.py:lapm,demo table5 --seeds=3
+fgjax study aircraft:lapm,demo list                       what the method has
+fgjax study aircraft:lapm,demo table5 --seeds=3           train, measure, write table and picture
+fgjax study aircraft:lapm,demo table5 --seeds=3 --publish add the numbers to results/*.csv
 
-Rows share the stages in which they agree, finished rows are skipped, a stopped study resumes.
+Rows share the stages in which they agree, finished rows are skipped, a stopped study goes on; with
+--publish also rows that are in results/ already, in a fresh clone, too.
 """
 
-import argparse
-import dataclasses
-import importlib.util
 import json
 import logging
 import os
@@ -17,29 +17,12 @@ import subprocess
 import sys
 from typing import Any
 
-import numpy as np
-
-from fgjax import command_line, main, methods
+from fgjax import command_line, config_files, main, methods, results, tables
 from fgjax.config import Config, Row, Study, flatten, override
 from fgjax.errors import UserError
+from fgjax.results import Record
 
 log = logging.getLogger(__name__)
-
-
-def load_config(name: str) -> Config:
-    """The config of `configs/aircraft.py:lapm,demo`.
-
-    Raises:
-      UserError: there is no such file.
-    """
-    path, _, argument = name.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"the config file {path} does not exist.")
-    specification = importlib.util.spec_from_file_location("study_config", path)
-    module = importlib.util.module_from_spec(specification)
-    sys.path.insert(0, os.getcwd())
-    specification.loader.exec_module(module)
-    return module.get_config(argument)
 
 
 def parse_overrides(config: Config, settings: list[str]) -> dict[str, Any]:
@@ -61,176 +44,116 @@ def parse_overrides(config: Config, settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def run_study(
-    config: Config, study: Study, seeds: list[int], folder: pathlib.Path, pool: pathlib.Path
-) -> dict[str, list[dict]]:
-    """Train (or find trained) every row with every seed; {row: results.json of each seed}."""
-    results: dict[str, list[dict]] = {row.name: [] for row in study.rows}
-    for seed in seeds:
-        for row in study.rows:
-            changed = override(config, {**row.overrides, "seed": seed})
-            workdir = folder / f"{_slug(row.name)}-seed{seed}"
-            done = workdir / "results.json"
-            if done.exists():
-                main.claim(workdir, changed)
-                results[row.name].append(json.loads(done.read_text()))
-                continue
+class Runner:
+    """Trains the rows of a study, or finds them trained or published.
+
+    Args:
+      config: without the settings.
+      name: of the study among its method's.
+      settings: overrides of every row.
+      folder: where each run has its workdir.
+      pool: of stages that rows share.
+      published: folder of results/*.csv to read and add to; None for neither.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        settings: dict[str, Any],
+        folder: pathlib.Path,
+        pool: pathlib.Path,
+        published: pathlib.Path | None = None,
+    ):
+        self._config, self._settings = config, settings
+        self._base = override(config, settings)
+        self.name, self.study = name, study_of(config, name)
+        self._folder, self._pool, self._published = folder, pool, published
+
+    def run(self, seeds: list[int]) -> dict[str, list[dict]]:
+        """Results of every row with every seed, {row: [{"metrics", …} of each seed]}."""
+        found: dict[str, list[dict]] = {row.name: [] for row in self.study.rows}
+        for seed in seeds:
+            for row in self.study.rows:
+                found[row.name].append(self._one(row, seed))
+        return found
+
+    def _one(self, row: Row, seed: int) -> dict:
+        values = {k: v(self._base) if callable(v) else v for k, v in row.overrides.items()}
+        blank = Record(
+            config=self._config.name, study=self.name, row=row.name,
+            settings=results.canonical(self._settings),
+            overrides=results.canonical({**self._settings, **values}), seed=str(seed), n=1,
+            metric="", value=0.0, paper="" if row.paper is None else str(row.paper),
+        )  # fmt: skip
+        wanted = tables.metrics_of(self.study, row)
+        known = self._known(blank, wanted)
+        if known is not None:
+            log.info("— %s, seed %d: published already", row.name, seed)
+            return {"metrics": known}
+        config = override(self._base, {**values, "seed": seed})
+        workdir = self._folder / f"{_slug(row.name)}-seed{seed}"
+        done = workdir / "results.json"
+        if done.exists():
+            main.claim(workdir, config)
+            result = json.loads(done.read_text())
+        else:
             log.info("— %s, seed %d", row.name, seed)
-            results[row.name].append(main.run(changed, workdir, pool=pool, figures=False))
-    return results
+            result = main.run(config, workdir, pool=self._pool, figures=False)
+        if self._published is not None:
+            results.publish(self._published, blank, wanted, result)
+        return result
+
+    def _known(self, blank: Record, wanted: tuple[str, ...]) -> dict[str, float] | None:
+        """The row's numbers where results/ has all of them, from this study or another."""
+        if self._published is None:
+            return None
+        same = [
+            record for record in results.read(self._published)
+            if (record.config, record.overrides, record.seed)
+            == (blank.config, blank.overrides, blank.seed)
+        ]  # fmt: skip
+        found = {record.metric: record for record in same}
+        if not all(name in found for name in wanted):
+            return None
+        results.append(self._published, [results.relabelled(found[name], blank) for name in wanted])
+        return {name: found[name].value for name in wanted}
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """One row of a study's table, in per cent."""
+def study_of(config: Config, name: str) -> Study:
+    """A study of the config's method.
 
-    row: Row
-    values: tuple[float, ...]
-    notes: tuple[float, ...]
-    also: tuple[tuple[float, ...], ...] = ()
-
-    @property
-    def mean(self) -> float:
-        """Over the seeds."""
-        return float(np.mean(self.values))
-
-    @property
-    def deviation(self) -> float:
-        """Standard deviation over the seeds (ddof 1); 0 for one seed."""
-        return _spread(self.values)
+    Raises:
+      UserError: there is none of that name; lists those that there are.
+    """
+    studies = methods.studies(config)
+    if name not in studies:
+        listed = "; ".join(f"{name}: {study.title}" for name, study in studies.items())
+        raise UserError(f"study {name!r} is not known; there are {listed}.")
+    return studies[name]
 
 
-def _spread(values: tuple[float, ...]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def summarize(study: Study, results: dict[str, list[dict]]) -> list[Summary]:
-    """Means and spreads of the study's metric."""
-    summaries = []
-    for row in study.rows:
-        metrics = [result["metrics"] for result in results[row.name]]
-        percent = lambda name: tuple(100 * m[name] for m in metrics)  # noqa: B023, E731
-        summaries.append(
-            Summary(
-                row,
-                percent(row.metric or study.metric),
-                tuple(float(np.mean([m[note] for m in metrics])) for note in study.notes),
-                tuple(percent(name) for name in study.also),
-            )
-        )
-    return summaries
-
-
-def markdown(study: Study, summaries: list[Summary], command: str, seeds: int) -> str:
-    """The table, with the command that makes it."""
-    lines = [
-        f"# {study.title}", "", f"{study.source}. Mean ± standard deviation over {seeds} seed(s); "
-        f"single values in brackets.", "", f"    {command}", "",
-    ]  # fmt: skip
-    lines += _grid_lines(study, summaries) if study.axes else _row_lines(study, summaries)
-    return "\n".join(lines) + "\n"
-
-
-def _row_lines(study: Study, summaries: list[Summary]) -> list[str]:
-    has_paper = any(summary.row.paper is not None for summary in summaries)
-    heads = ["row", f"{study.metric} (%)", *[f"{name} (%)" for name in study.also]]
-    heads += [n.replace("_", " ") for n in study.notes]
-    heads += ["paper (%)"] if has_paper else []
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for summary in summaries:
-        each = ", ".join(f"{value:.1f}" for value in summary.values)
-        cells = [summary.row.name, f"{summary.mean:.1f} ± {summary.deviation:.1f} ({each})"]
-        cells += [f"{np.mean(values):.1f} ± {_spread(values):.1f}" for values in summary.also]
-        cells += [f"{note:,.0f}" for note in summary.notes]
-        if has_paper:
-            cells.append("" if summary.row.paper is None else f"{summary.row.paper}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def _grid(study: Study, summaries: list[Summary]) -> tuple[list, list, dict[tuple, Summary]]:
-    """Values of both axes in ascending order, and the row at each pair of them."""
-    cells = {tuple(s.row.overrides[axis] for axis in study.axes): s for s in summaries}
-    first, second = (sorted({place[axis] for place in cells}) for axis in range(2))
-    return first, second, cells
-
-
-def _grid_lines(study: Study, summaries: list[Summary]) -> list[str]:
-    first, second, cells = _grid(study, summaries)
-    across, down = (axis.rsplit(".", 1)[-1].replace("_", " ") for axis in study.axes)
-    lines = [
-        f"| {down} \\ {across} | " + " | ".join(map(str, first)) + " |",
-        "|" + "---|" * (len(first) + 1),
-    ]
-    for low in second:
-        found = [cells[high, low] for high in first]
-        each = [f"{one.mean:.1f} ± {one.deviation:.1f}" for one in found]
-        lines.append(f"| {low} | " + " | ".join(each) + " |")
-    return lines
-
-
-def plot_surface(study: Study, summaries: list[Summary], path: pathlib.Path) -> None:
-    """The metric over both axes: a curve for each value of the second, and the surface."""
-    from fgjax.figures import drawing
-
-    first, second, cells = _grid(study, summaries)
-    values = np.array([[cells[x, y].mean for x in first] for y in second])
-    across, down = (axis.rsplit(".", 1)[-1].replace("_", " ") for axis in study.axes)
-    figure = drawing.plt.figure(figsize=(11, 4.2))
-    left = figure.add_subplot(1, 2, 1)
-    for label, row in zip(second, values):
-        left.plot(first, row, "o-", markersize=4, label=str(label))
-    left.set_xlabel(across)
-    left.set_ylabel(f"{study.metric} (%)")
-    left.legend(title=down, fontsize=8)
-    left.grid(alpha=0.3)
-    right = figure.add_subplot(1, 2, 2, projection="3d")
-    right.plot_surface(*np.meshgrid(first, second), values, cmap="viridis")
-    right.set_xlabel(across, fontsize=8)
-    right.set_ylabel(down, fontsize=8)
-    figure.suptitle(study.title, fontsize=10)
-    drawing.save(figure, path)
-
-
-def plot(study: Study, summaries: list[Summary], path: pathlib.Path) -> None:
-    """Bars with the spread over seeds, and each seed as a dot."""
-    from fgjax.figures import drawing
-
-    figure, axis = drawing.plt.subplots(figsize=(7, 0.45 * len(summaries) + 1.4))
-    places = np.arange(len(summaries))[::-1]
-    means = [summary.mean for summary in summaries]
-    axis.barh(places, means, xerr=[s.deviation for s in summaries], color="#9ecae1", capsize=3)
-    for place, summary in zip(places, summaries):
-        axis.plot(summary.values, [place] * len(summary.values), "k.", markersize=4)
-    lowest = min(value for summary in summaries for value in summary.values)
-    axis.set_xlim(max(lowest - 5, 0), min(max(means) + 5, 100))
-    axis.set_yticks(places, [summary.row.name for summary in summaries], fontsize=8)
-    axis.set_xlabel(f"{study.metric} (%)")
-    axis.set_title(study.title, fontsize=10)
-    drawing.save(figure, path)
-
-
-def _in_parallel(arguments: list[str], options) -> None:
+def _in_parallel(arguments: list[str], seeds: list[int], jobs: int) -> None:
     """One process per seed, `jobs` at a time; seeds share no stages."""
-    waiting = list(range(options.first_seed, options.first_seed + options.seeds))
+    waiting = list(seeds)
     running: list[tuple[int, subprocess.Popen]] = []
-    cores = sorted(os.sched_getaffinity(0))
-    share = max(len(cores) // options.jobs, 1)
-    free = [set(cores[i * share : (i + 1) * share]) or set(cores) for i in range(options.jobs)]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = max(len(cores) // jobs, 1)
+    free = [set(cores[i * share : (i + 1) * share]) or set(cores) for i in range(jobs)]
     taken: dict[int, set[int]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < options.jobs:
+            while waiting and len(running) < jobs:
                 seed, mine = waiting.pop(0), free.pop()
                 command = [sys.executable, "-m", "fgjax.study", *arguments, "--jobs=1",
                            f"--first-seed={seed}", "--seeds=1"]  # fmt: skip
                 process = subprocess.Popen(
                     command, stdout=subprocess.DEVNULL,
-                    preexec_fn=lambda mine=mine: os.sched_setaffinity(0, mine),
+                    preexec_fn=lambda mine=mine: mine and os.sched_setaffinity(0, mine),
                 )  # fmt: skip
                 running.append((seed, process))
                 taken[seed] = mine
@@ -243,44 +166,79 @@ def _in_parallel(arguments: list[str], options) -> None:
             process.terminate()
 
 
-def _main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m fgjax.study", description=__doc__)
-    parser.add_argument("config", help="such as configs/aircraft.py:lapm,demo")
+def _parser():
+    parser = command_line.parser_of("study", __doc__)
+    parser.add_argument("config", help="such as aircraft:lapm,demo")
     parser.add_argument("study", help="such as table5; `list` shows what the method has")
     parser.add_argument("--seeds", type=int, default=3, help="how many (3)")
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--jobs", type=int, default=1, help="seeds trained at once (1)")
-    parser.add_argument("--workdir", type=pathlib.Path, help="default runs/studies/<config>")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE",
-                        help="override a field of the config in every row")  # fmt: skip
+    parser.add_argument("--workdir", type=pathlib.Path, help="default runs/studies/CONFIG")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="override a field of the config in every row",
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="add every number to results/CONFIG.csv, and skip those that are there",
+    )
+    parser.add_argument(
+        "--results",
+        type=pathlib.Path,
+        default=pathlib.Path("results"),
+        help="the folder that --publish reads and writes (results)",
+    )
+    return parser
+
+
+def command(arguments: list[str] | None = None) -> None:
+    """`fgjax study`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     main.setup()
-    config = load_config(options.config)
-    config = override(config, parse_overrides(config, options.set))
-    studies = methods.studies(config)
-    if options.study not in studies:
-        listed = "; ".join(f"{name}: {study.title}" for name, study in studies.items())
-        if options.study == "list":
-            print(listed.replace("; ", "\n"))
-            return
-        raise UserError(f"study {options.study!r} is not known; there are {listed}.")
-    study = studies[options.study]
+    config = config_files.load(options.config)
+    if options.study == "list":
+        for name, study in methods.studies(config).items():
+            print(f"{name:14s} {study.title} ({study.source})")
+        return
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}, but must be at least 1.")
     root = options.workdir or pathlib.Path("runs") / "studies" / config.name
-    folder, pool = root / options.study, root / "stages"
-    if options.jobs > 1:
-        _in_parallel(arguments, options)
+    folder = root / options.study
+    runner = Runner(
+        config,
+        options.study,
+        parse_overrides(config, options.set),
+        folder,
+        root / "stages",
+        options.results if options.publish else None,
+    )
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
-    summaries = summarize(study, run_study(config, study, seeds, folder, pool))
+    if options.jobs > 1:
+        _in_parallel(arguments, seeds, options.jobs)
+    summaries = tables.summarize(runner.study, runner.run(seeds))
     if options.jobs == 1 and options.seeds == 1 and options.first_seed:
         return  # one seed of a parallel study; the caller writes the table
-    words = [a for a in arguments if not a.startswith(("--workdir", "--jobs"))]
-    table = markdown(study, summaries, "python -m fgjax.study " + " ".join(words), len(seeds))
-    (folder / f"{options.study}.md").write_text(table)
-    draw = plot_surface if study.axes else plot
-    draw(study, summaries, folder / f"{options.study}.png")
+    _write(runner, summaries, folder, arguments, len(seeds))
+
+
+def _write(runner: Runner, summaries, folder: pathlib.Path, arguments, seeds: int) -> None:
+    from fgjax.figures import study as figures
+
+    ours = ("--workdir", "--jobs", "--publish", "--results")
+    words = " ".join(word for word in arguments if not word.startswith(ours))
+    table = tables.document(runner.study, summaries, f"fgjax study {words}", seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{runner.name}.md").write_text(table)
+    draw = figures.surface if runner.study.axes else figures.bars
+    draw(runner.study, summaries, folder / f"{runner.name}.png")
     print(table)
 
 
 if __name__ == "__main__":
-    command_line.run(_main)
+    command_line.run(command)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fgjax import command_line, config_files, methods, results
-from fgjax.config import Row, Study, override
+from fgjax.config import Row, Study
 from fgjax.errors import UserError
 from fgjax.results import Record
 
@@ -92,7 +92,7 @@ def from_records(study: Study, records: list[Record]) -> list[Summary]:
     """The same from published numbers; rows without any are left out."""
     summaries = []
     for row in study.rows:
-        own = [record for record in records if record.row == row.name]
+        own = newest([record for record in records if record.row == row.name])
         if not own:
             continue
         cells = {}
@@ -103,6 +103,11 @@ def from_records(study: Study, records: list[Record]) -> list[Summary]:
         remark = "; ".join(dict.fromkeys(record.note for record in own if record.note))
         summaries.append(Summary(row, cells[row.metric or study.metric], also, notes, remark))
     return summaries
+
+
+def newest(own: list[Record]) -> list[Record]:
+    """Single runs, where there are any, in place of the mean that stood for older ones."""
+    return [record for record in own if record.seed != ""] or own
 
 
 _NOTHING = Cell((), 0.0, 0)
@@ -129,8 +134,11 @@ def _row_lines(study: Study, summaries: list[Summary]) -> list[str]:
     heads += [f"{name} (%)" for name in study.also] + [n.replace("_", " ") for n in study.notes]
     heads += ["paper (%)"] if has_paper else []
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    remarks = {summary.remark for summary in summaries}
+    some = remarks - {""} if len(remarks) > 1 else set()  # one of all rows stands above the table
     for summary in summaries:
-        cells = [summary.row.name, summary.main.percent(each=True)]
+        name = summary.row.name + (f" ({summary.remark})" if summary.remark in some else "")
+        cells = [name, summary.main.percent(each=True)]
         cells += [cell.percent() if cell.values else "" for cell in summary.also]
         cells += [f"{cell.mean:,.0f}" if cell.values else "" for cell in summary.notes]
         if has_paper:
@@ -208,12 +216,14 @@ def published(config: str, study: str, records: list[Record]) -> str:
 
 def _source_line(study: Study, config: str, name: str, settings: str, own: list[Record]) -> str:
     """Where the numbers come from, in one line."""
+    own = [r for row in study.rows for r in newest([r for r in own if r.row == row.name])]
     single = {record.seed for record in own if record.seed != ""}
     seeds = len(single) or max(record.n for record in own)
     word, _, rest = config.partition("-")
     command = f"fgjax study {word}:{rest.replace('-', ',')} {name} --seeds={seeds}"
     command += "".join(f" --set {k}={v}" for k, v in json.loads(settings).items())
-    notes = "; ".join(dict.fromkeys(record.note for record in own if record.note))
+    remarks = {record.note for record in own}
+    notes = remarks.pop() if len(remarks) == 1 else ""
     commits = ", ".join(dict.fromkeys(record.commit for record in own if record.commit))
     what = f"{study.source}; " if study.source else ""
     return f"*{what}{seeds} seed(s){f', {notes}' if notes else ''}; commit {commits}:* `{command}`"
@@ -251,13 +261,6 @@ def command(arguments: list[str] | None = None) -> int:
     done = "out of date" if options.check else "written"
     print("\n".join(f"{done}: {path}" for path in old) or "all tables are up to date")
     return 1 if old and options.check else 0
-
-
-def row_overrides(config, row: Row, settings: dict, seed: int):
-    """The config of one run of a study, and what differs from the plain one but the seed."""
-    base = override(config, settings)
-    values = {k: v(base) if callable(v) else v for k, v in row.overrides.items()}
-    return override(base, {**values, "seed": seed}), {**settings, **values}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -15,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from fgjax import models
-from fgjax.config import Config, Training, differences, flatten
+from fgjax.config import Config, Training, before, differences, flatten, without_added
 from fgjax.data.datasets import Dataset
 from fgjax.data.loading import split_held_out
 from fgjax.errors import UserError
@@ -68,12 +69,14 @@ class Run:
 
     Attributes:
       pool: where stages are kept by content instead of under the workdir; studies share stages.
+      finished: whether its stages are used as they were trained, of whatever revision.
     """
 
     config: Config
     dataset: Dataset
     workdir: pathlib.Path
     pool: pathlib.Path | None = None
+    finished: bool = False
 
     def __post_init__(self):
         labels = self.dataset.train.labels
@@ -96,6 +99,7 @@ class Run:
         *settings: Any,
         after: tuple[Stage, ...] = (),
         shared: bool = False,
+        revision: int = 1,
         **extra: Any,
     ) -> Stage:
         """The folder of a stage, decided by everything that its result depends on.
@@ -106,13 +110,30 @@ class Run:
           after: stages whose results it uses.
           shared: whether `config.reuse` must have it as this run wants it; any other stage is taken
             from there if it fits and trained if it does not.
-          **extra: further values that it depends on.
+          revision: raised whenever the stage's code computes something else from the same
+            settings. Training takes no stage of another revision; a finished run keeps its own.
+          **extra: further values that it depends on, fields of the method's config by their names.
 
         Raises:
           UserError: the folder holds a stage made with other settings; names the fields.
         """
+        # A finished run is used as it was trained, whatever the code computes today.
+        for used in range(revision, 0, -1) if self.finished else (revision,):
+            identity = self._identity(name, settings, after, {**extra, "revision": used})
+            found = self._reused(name, identity, shared=shared) or self._own(name, identity)
+            if found.done and not _changed(found.folder, identity):
+                self.stages[name] = found
+                return found
+        identity = self._identity(name, settings, after, {**extra, "revision": revision})
+        self.stages[name] = self._begin(self._own(name, identity), identity)
+        return self.stages[name]
+
+    def _identity(
+        self, name: str, settings: tuple, after: tuple[Stage, ...], extra: dict[str, Any]
+    ) -> "_Identity":
+        """Everything that a stage's result depends on."""
         config = self.config
-        identity = {
+        values = {
             "stage": name,
             "seed": config.seed,
             "backbone": config.backbone,
@@ -128,40 +149,61 @@ class Run:
             **flatten(config.data.augmentation, "augmentation."),
             **extra,
         }
+        # What earlier versions left out, so that their stages are found: see `config.added`.
+        earlier = {"revision": 1, **before(config), **before(config.method)}
+        earlier |= before(config.data) | before(config.data.augmentation, "augmentation.")
         for setting in settings:
-            identity.update(flatten(setting))
-        identity.update({f"after.{stage.name}": stage.fingerprint for stage in after})
-        identity = json.loads(json.dumps(identity, sort_keys=True))  # as its file will give it back
-        fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-        folder = self.workdir / name if self.pool is None else self.pool / f"{name}-{fingerprint}"
-        if config.reuse:
-            other = Stage(name, pathlib.Path(config.reuse) / name, fingerprint)
-            changed = _changed(other.folder, identity)
-            if changed and shared:
-                raise UserError(
-                    f"{other.folder} cannot be reused: it holds a stage of another config "
-                    f"({'; '.join(changed)}); leave out --config.reuse or name another run."
-                )
-            if shared and not other.done:
-                raise UserError(
-                    f"{config.reuse} cannot be reused: it has no finished stage {name}."
-                )
-            if other.done and not changed:
-                log.info("%s: taken from %s", name, other.folder)
-                self.stages[name] = other
-                return other
-        record = folder / "stage.json"
-        changed = _changed(folder, identity)
+            values.update(flatten(setting))
+            earlier |= before(setting)
+        values.update({f"after.{stage.name}": stage.fingerprint for stage in after})
+        return _Identity(json.loads(json.dumps(values, sort_keys=True)), earlier)
+
+    def _reused(self, name: str, identity: "_Identity", *, shared: bool) -> Stage | None:
+        """The stage of `config.reuse`, where it fits.
+
+        Raises:
+          UserError: it does not fit, or has not finished, and is one that must.
+        """
+        if not self.config.reuse:
+            return None
+        other = Stage(name, pathlib.Path(self.config.reuse) / name, identity.fingerprint)
+        changed = _changed(other.folder, identity)
+        if changed and shared:
+            raise UserError(
+                f"{other.folder} cannot be reused: it holds a stage of another config "
+                f"({'; '.join(changed)}); leave out --config.reuse or name another run."
+            )
+        if shared and not other.done:
+            raise UserError(
+                f"{self.config.reuse} cannot be reused: it has no finished stage {name}."
+            )
+        if not other.done or changed:
+            return None
+        log.info("%s: taken from %s", name, other.folder)
+        return other
+
+    def _own(self, name: str, identity: "_Identity") -> Stage:
+        """The stage's folder under the workdir, or in the pool."""
+        pooled = f"{name}-{identity.fingerprint}"
+        folder = self.workdir / name if self.pool is None else self.pool / pooled
+        return Stage(name, folder, identity.fingerprint)
+
+    def _begin(self, stage: Stage, identity: "_Identity") -> Stage:
+        """Make the folder this stage's own.
+
+        Raises:
+          UserError: it is another's; names the fields.
+        """
+        changed = _changed(stage.folder, identity)
         if changed:
             raise UserError(
-                f"{folder} holds a stage of another config ({'; '.join(changed)}): choose another "
-                "--workdir or remove that folder."
+                f"{stage.folder} holds a stage of another config ({'; '.join(changed)}): choose "
+                "another --workdir or remove that folder."
             )
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_json(record, identity)
-        self.stages[name] = Stage(name, folder, fingerprint)
-        return self.stages[name]
+        with disk_errors(stage.folder):
+            stage.folder.mkdir(parents=True, exist_ok=True)
+        write_json(stage.folder / "stage.json", identity.values)
+        return stage
 
     def train(
         self,
@@ -235,10 +277,33 @@ class Run:
         return model
 
 
-def _changed(folder: pathlib.Path, identity: dict[str, Any]) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class _Identity:
+    """What decides a stage, and what earlier versions did where they left a value out."""
+
+    values: dict[str, Any]
+    earlier: dict[str, Any]
+
+    @functools.cached_property
+    def essential(self) -> dict[str, Any]:
+        """Without values that say what earlier versions did anyway."""
+        return without_added(self.values, self.earlier)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Differs wherever a result could."""
+        text = json.dumps(self.essential, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _changed(folder: pathlib.Path, identity: _Identity) -> list[str]:
     """The values in which the stage that a folder holds differs; none where it holds none."""
     record = folder / "stage.json"
-    return differences(json.loads(record.read_text()), identity) if record.exists() else []
+    if not record.exists():
+        return []
+    stored = json.loads(record.read_text())
+    absent = {k: v for k, v in identity.earlier.items() if k in identity.values}
+    return differences({**absent, **stored}, identity.values)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -20,6 +20,13 @@ def _fixed(top_n: int, probability: float, similarity: float) -> dict[str, Any]:
 
 
 STUDIES = {
+    "run": Study(
+        "The run itself",
+        "CCFR as the config has it",
+        (Row("CCFR", {}),),
+        also=("global_top1", "classification_top1", "retrieval_top1"),
+        notes=("rectified", "broken"),
+    ),
     "table3": Study(
         "Components",
         "CCFR Table 3 (ResNet-50, CUB-200-2011)",

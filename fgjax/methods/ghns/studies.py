@@ -5,6 +5,12 @@ from fgjax.config import Row, Study
 _ANNOTATED = {"method.object_windows": "annotated"}
 
 STUDIES = {
+    "run": Study(
+        "The run itself",
+        "GHNS as the config has it",
+        (Row("GHNS", {}),),
+        also=("original_top1", "object_top1", "parts_top1"),
+    ),
     "table5": Study(
         "Losses of stage 1",
         "GHNS Table 5 (CUB-200-2011, fused)",

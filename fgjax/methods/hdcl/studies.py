@@ -12,6 +12,13 @@ def _row(name: str, overrides: dict[str, Any], paper: float | None = None) -> Ro
 
 
 STUDIES = {
+    "run": Study(
+        "The run itself",
+        "HDCL as the config has it",
+        (Row("HDCL", {}),),
+        metric="recall@1",
+        also=("map@r",),
+    ),
     "table1": Study(
         "Losses",
         "HDCL Table 1 (CUB-200-2011, Recall@1)",

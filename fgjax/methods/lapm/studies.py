@@ -16,6 +16,12 @@ _CUTMIX_SET = {"method.lambda_": 1.0, "method.mixing": "cutmix"}
 _FOUR_TIMES = {"method.margin.epochs": _epochs(4)}
 
 STUDIES = {
+    "run": Study(
+        "The run itself",
+        "LAPM as the config has it",
+        (Row("LAPM", {}),),
+        also=("localization.test_object_iou", "localization.test_part_centers_inside"),
+    ),
     "baseline": Study(
         "LAPM against cross-entropy, from the same start",
         "not in the paper",

@@ -1,0 +1,48 @@
+"""Pictures of studies: bars with the spread over seeds, and surfaces over two fields."""
+
+import pathlib
+
+import numpy as np
+
+from fgjax.config import Study
+from fgjax.figures import drawing
+
+
+def surface(study: Study, summaries: list, path: pathlib.Path) -> None:
+    """The metric over both axes: a curve for each value of the second, and the surface."""
+    cells = {tuple(s.row.overrides[axis] for axis in study.axes): s for s in summaries}
+    first, second = (sorted({place[axis] for place in cells}) for axis in range(2))
+    values = np.array([[100 * cells[x, y].main.mean for x in first] for y in second])
+    across, down = (axis.rsplit(".", 1)[-1].replace("_", " ") for axis in study.axes)
+    figure = drawing.plt.figure(figsize=(11, 4.2))
+    left = figure.add_subplot(1, 2, 1)
+    for label, row in zip(second, values):
+        left.plot(first, row, "o-", markersize=4, label=str(label))
+    left.set_xlabel(across)
+    left.set_ylabel(f"{study.metric} (%)")
+    left.legend(title=down, fontsize=8)
+    left.grid(alpha=0.3)
+    right = figure.add_subplot(1, 2, 2, projection="3d")
+    right.plot_surface(*np.meshgrid(first, second), values, cmap="viridis")
+    right.set_xlabel(across, fontsize=8)
+    right.set_ylabel(down, fontsize=8)
+    figure.suptitle(study.title, fontsize=10)
+    drawing.save(figure, path)
+
+
+def bars(study: Study, summaries: list, path: pathlib.Path) -> None:
+    """Means with their spread, and each seed as a dot."""
+    figure, axis = drawing.plt.subplots(figsize=(7, 0.45 * len(summaries) + 1.4))
+    places = np.arange(len(summaries))[::-1]
+    means = np.array([100 * summary.main.mean for summary in summaries])
+    spreads = [100 * summary.main.spread for summary in summaries]
+    axis.barh(places, means, xerr=spreads, color="#9ecae1", capsize=3)
+    for place, summary in zip(places, summaries):
+        values = [100 * value for value in summary.main.values]
+        axis.plot(values, [place] * len(values), "k.", markersize=4)
+    lowest = 100 * min(value for summary in summaries for value in summary.main.values)
+    axis.set_xlim(max(lowest - 5, 0), min(max(means) + 5, 100))
+    axis.set_yticks(places, [summary.row.name for summary in summaries], fontsize=8)
+    axis.set_xlabel(f"{study.metric} (%)")
+    axis.set_title(study.title, fontsize=10)
+    drawing.save(figure, path)
