@@ -1,7 +1,7 @@
 """CCFR's equations, figures and tables, each beside what it is here."""
 
 from fgjax import losses
-from fgjax.evaluation import rerank as reranks
+from fgjax.evaluation.rerank import class_similarities, rerank, rescore
 from fgjax.localization import regions as geometry
 from fgjax.methods.ccfr import figures, global_features, hierarchy, regions, reranking
 from fgjax.methods.ccfr.pyramid import Pyramid
@@ -31,10 +31,10 @@ PAPER = Paper(
         Equation("8", r"S_q^c = \begin{cases} S_f(q, c) & S_f(q, c) \ge T_{sf} \\ "
                  r"\alpha S_f(q, c) + \beta Sc(q, c) & S_f(q, c) < T_{sf} \end{cases}",
                  "unsure images are decided by their neighbours",
-                 (reranks.rerank, reranks.rescore)),
+                 (rerank, rescore)),
         Equation("9", r"Sc(q, c) = \sum_{k=1}^{N_c} sim(q, x_k^c) \Big/ \sum_{c=1}^{topn} "
                  r"\sum_{k=1}^{N_c} sim(q, x_k^c), \quad sim(q, x_k^c) > T_{sc}",
-                 "a class's share of the near neighbours", (reranks.class_similarities,)),
+                 "a class's share of the near neighbours", (class_similarities,)),
     ),
     sections=(
         Place("3.1", "super-classes of classes that look alike", (hierarchy.build_hierarchy,)),
