@@ -1,8 +1,9 @@
-"""Four simulated devices, strict types, and small data for all tests."""
+"""Four simulated devices, strict types, checked shapes, and small data for all tests."""
 
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 # Most of a test's time is compiling: LLVM does without its optimizations here, but not in the
@@ -18,10 +19,27 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # one for all processes of th
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "allow")
+
+# Every call of these, from tests, doctests and methods alike, is held to its annotations.
+CHECKED = ("fgjax.losses", "fgjax.evaluation", "fgjax.localization")
+if early := [name for name in CHECKED if name in sys.modules]:
+    raise RuntimeError(f"imported before their types can be checked: {', '.join(early)}")
+jaxtyping.install_import_hook(
+    CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+
+@pytest.fixture
+def unchecked_types():
+    """Types are not checked, as outside of the tests: what bad input meets is our own sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Float, Float32, Integer, Shaped
 
 from fgjax import models
-from fgjax.data.loading import Example, Reader, evaluation_batches
+from fgjax.data.loading import Reader, evaluation_batches
 from fgjax.training import compilation, sharding
+
+# A batch by name, and what a network says to it: every array has a row for each example.
+Batch = dict[str, Shaped[jax.Array | np.ndarray, "B ..."]]
+Outputs = dict[str, Shaped[jax.Array, "B ..."]]
 
 
 @functools.cache
@@ -21,7 +26,9 @@ def _forward():
     return jax.jit(merged, static_argnums=(0, 1), compiler_options=compilation.options())
 
 
-def forward(model: nnx.Module, outputs_of: Callable, batch: Example) -> dict[str, jax.Array]:
+def forward(
+    model: nnx.Module, outputs_of: Callable[[nnx.Module, Batch], Outputs], batch: Batch
+) -> Outputs:
     """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
     graph, state = nnx.split(model)
     if any(len(leaf.devices()) < jax.device_count() for leaf in jax.tree.leaves(state)):
@@ -33,11 +40,11 @@ def forward(model: nnx.Module, outputs_of: Callable, batch: Example) -> dict[str
 def iterate(
     model: nnx.Module,
     reader: Reader,
-    indices: np.ndarray,
+    indices: Integer[np.ndarray, " N"],
     *,
     batch_size: int,
-    outputs_of: Callable[[nnx.Module, Example], dict[str, jax.Array]],
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    outputs_of: Callable[[nnx.Module, Batch], Outputs],
+) -> Iterator[tuple[dict[str, Shaped[np.ndarray, "B ..."]], Integer[np.ndarray, " B"]]]:
     """Outputs for every index in order: (outputs of the real rows, their indices)."""
     size = sharding.divisible(batch_size)
     model.eval()
@@ -46,20 +53,22 @@ def iterate(
         yield {name: value[real] for name, value in outputs.items()}, batch["index"][real]
 
 
-def logits_of(model: nnx.Module, batch: Example) -> dict[str, jax.Array]:
+def logits_of(model: nnx.Module, batch: Batch) -> dict[str, Float[jax.Array, "B K"]]:
     """The classifier's logits, for `forward` and `iterate`."""
     return {"logits": model(models.normalize(batch["image"]))["logits"]}
 
 
 def predict_logits(
-    model: nnx.Module, reader: Reader, indices: np.ndarray, *, batch_size: int
-) -> np.ndarray:
-    """Logits [len(indices), K] of a split's images, in the order of the indices."""
+    model: nnx.Module, reader: Reader, indices: Integer[np.ndarray, " N"], *, batch_size: int
+) -> Float[np.ndarray, "N K"]:
+    """Logits of a split's images, in the order of the indices."""
     results = iterate(model, reader, indices, batch_size=batch_size, outputs_of=logits_of)
     return np.concatenate([outputs["logits"] for outputs, _ in results])
 
 
-def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def classification_metrics(
+    logits: Float[np.ndarray, "N K"], labels: Integer[np.ndarray, " N"]
+) -> dict[str, float]:
     """Top-1, top-3, top-5 (fractions), mean per-class accuracy and mean cross-entropy.
 
     An image counts as hit in the top k when fewer than k classes score higher than its own; ties
@@ -81,7 +90,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
 
 
 def most_confused(
-    logits: np.ndarray, labels: np.ndarray, *, count: int = 10
+    logits: Float[np.ndarray, "N K"], labels: Integer[np.ndarray, " N"], *, count: int = 10
 ) -> list[tuple[int, int, int]]:
     """Pairs of classes (true, predicted, how often), most frequent first."""
     classes = logits.shape[1]
@@ -93,6 +102,6 @@ def most_confused(
     return [(i, j, int(table[i, j])) for i, j in pairs if table[i, j]]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits [..., K]."""
+def softmax(logits: Float[np.ndarray, "*N K"]) -> Float32[np.ndarray, "*N K"]:
+    """Probabilities of logits."""
     return np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1))

@@ -3,13 +3,14 @@
 import itertools
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
+from jaxtyping import Float, Float64, Integer, Real
 
 from fgjax.errors import UserError
 
 
-def simplex(count: int, *, step: float = 0.05) -> np.ndarray:
-    """All weights [M, count], multiples of `step` that sum to 1; 231 for three and 0.05.
+def simplex(count: int, *, step: float = 0.05) -> Float64[np.ndarray, "M {count}"]:
+    """All weights of classifiers, multiples of `step` that sum to 1; 231 for three and 0.05.
 
     Raises:
       UserError: the step does not divide 1.
@@ -23,39 +24,42 @@ def simplex(count: int, *, step: float = 0.05) -> np.ndarray:
     return np.array(grid) / parts
 
 
-def fuse(scores: ArrayLike, weights: ArrayLike) -> np.ndarray:
+def fuse(
+    scores: Float[ArrayLike, "C N K"], weights: Real[ArrayLike, "*M C"]
+) -> Float64[np.ndarray, "*M N K"]:
     """Σ_i w_i score_i (GHNS Eq. 11).
 
     Args:
-      scores: probabilities of each classifier [C, N, K].
-      weights: [C], or [..., C] for several fusions at once.
-
-    Returns:
-      float64 [N, K], or [..., N, K].
+      scores: probabilities of each classifier.
+      weights: of the classifiers; several rows fuse several times at once.
     """
     return np.tensordot(np.asarray(weights, np.float64), np.asarray(scores, np.float64), axes=1)
 
 
-def accuracies(scores: ArrayLike, labels: ArrayLike, weights: np.ndarray) -> np.ndarray:
-    """Top-1 accuracy [M] of every row of `weights` [M, C]; ties go to the lower class."""
+def accuracies(
+    scores: Float[ArrayLike, "C N K"],
+    labels: Integer[ArrayLike, " N"],
+    weights: Float[np.ndarray, "M C"],
+) -> Float64[np.ndarray, " M"]:
+    """Top-1 accuracy of every row of `weights`; ties go to the lower class."""
     labels = np.asarray(labels)
     return np.array([np.mean(fuse(scores, w).argmax(axis=1) == labels) for w in weights])
 
 
 def search_weights(
-    scores: ArrayLike, labels: ArrayLike, *, step: float = 0.05
-) -> tuple[np.ndarray, float]:
+    scores: Float[ArrayLike, "C N K"], labels: Integer[ArrayLike, " N"], *, step: float = 0.05
+) -> tuple[Float64[np.ndarray, " C"], float]:
     """The weights with the highest top-1 accuracy; among equals, the lowest cross-entropy.
 
     Few images leave many weights equally accurate, and the first of them would be a corner.
 
     Args:
-      scores: probabilities of each classifier [C, N, K].
-      labels: int [N].
+      scores: probabilities of each classifier.
+      labels: true classes of the images.
       step: of the grid on the simplex.
 
     Returns:
-      The weights [C] and their accuracy in [0, 1].
+      The weights and their accuracy in [0, 1].
 
     Raises:
       UserError: there are no images, or the step does not divide 1.

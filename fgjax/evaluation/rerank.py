@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
+from jaxtyping import Float, Float64, Integer
 
 from fgjax.errors import UserError
 from fgjax.evaluation.retrieval import nearest, normalize_rows
 
 
 def rerank(
-    probabilities: ArrayLike,
-    queries: ArrayLike,
-    database: ArrayLike,
-    database_labels: ArrayLike,
+    probabilities: Float[ArrayLike, "Q C"],
+    queries: Float[ArrayLike, "Q D"],
+    database: Float[ArrayLike, "N D"],
+    database_labels: Integer[ArrayLike, " N"],
     *,
     top_n: int = 5,
     top_m: int = 50,
@@ -23,7 +24,7 @@ def rerank(
     alpha: float = 0.0,
     beta: float = 1.0,
     per_class: bool = False,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "Q C"]:
     """Scores in which unsure queries are decided by their nearest training images (CCFR 3.3).
 
     Of the top m training images, those with sim > T_sc count: Sc(q, c) = Σ_{k ∈ c} sim(q, x_k) /
@@ -35,10 +36,10 @@ def rerank(
     change; ties keep the order of the probabilities.
 
     Args:
-      probabilities: S_f, [Q, C].
-      queries: features [Q, D], of any length; the cosine with a zero vector is 0.
-      database: features of the training images [N, D].
-      database_labels: int [N].
+      probabilities: S_f.
+      queries: features of any length; the cosine with a zero vector is 0.
+      database: features of the training images.
+      database_labels: classes of the training images.
       top_n: classes that are re-ranked.
       top_m: training images that are looked at.
       probability_threshold: T_sf.
@@ -49,7 +50,7 @@ def rerank(
         keeps it.
 
     Returns:
-      float64 [Q, C]; probabilities where nothing changed.
+      Scores; the probabilities where nothing changed.
 
     Raises:
       UserError: top_n exceeds the classes, top_m the database, or features are not finite.
@@ -66,18 +67,22 @@ class Neighbours(NamedTuple):
     """The nearest training images of queries, best first.
 
     Attributes:
-      similarities: cosines [Q, M].
-      labels: int [Q, M].
-      rows: of the database, int [Q, M].
+      similarities: cosines.
+      labels: their classes.
+      rows: of the database.
     """
 
-    similarities: np.ndarray
-    labels: np.ndarray
-    rows: np.ndarray
+    similarities: Float[np.ndarray, "Q M"]
+    labels: Integer[np.ndarray, "Q M"]
+    rows: Integer[np.ndarray, "Q M"]
 
 
 def find_neighbours(
-    queries: ArrayLike, database: ArrayLike, database_labels: ArrayLike, *, count: int
+    queries: Float[ArrayLike, "Q D"],
+    database: Float[ArrayLike, "N D"],
+    database_labels: Integer[ArrayLike, " N"],
+    *,
+    count: int,
 ) -> Neighbours:
     """The `count` nearest rows by cosine, found once for any number of `rescore`.
 
@@ -96,7 +101,7 @@ def find_neighbours(
 
 
 def rescore(
-    probabilities: ArrayLike,
+    probabilities: Float[ArrayLike, "Q C"],
     neighbours: Neighbours,
     *,
     top_n: int = 5,
@@ -106,7 +111,7 @@ def rescore(
     alpha: float = 0.0,
     beta: float = 1.0,
     per_class: bool = False,
-) -> np.ndarray:
+) -> Float64[np.ndarray, "Q C"]:
     """`rerank` with neighbours that are known, of which the first top m are used."""
     probabilities = np.asarray(probabilities, np.float64)
     classes = probabilities.shape[1]
@@ -135,9 +140,13 @@ def rescore(
 
 
 def class_similarities(
-    neighbours: Neighbours, classes: np.ndarray, *, top_m: int, similarity_threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sc of Eq. 9 [Q, n] for classes int [Q, n], and its denominator [Q]; Sc is 0 where that is."""
+    neighbours: Neighbours,
+    classes: Integer[np.ndarray, "Q n"],
+    *,
+    top_m: int,
+    similarity_threshold: float,
+) -> tuple[Float64[np.ndarray, "Q n"], Float64[np.ndarray, " Q"]]:
+    """Sc of Eq. 9 for n classes of each query, and its denominator; Sc is 0 where that is."""
     similarities = neighbours.similarities[:, :top_m].astype(np.float64)
     counted = np.where(similarities > similarity_threshold, similarities, 0.0)
     own = neighbours.labels[:, None, :top_m] == classes[..., None]  # [Q, n, m]
@@ -157,8 +166,8 @@ class Thresholds(NamedTuple):
 
 
 def search_thresholds(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
+    probabilities: Float[ArrayLike, "Q C"],
+    labels: Integer[ArrayLike, " Q"],
     neighbours: Neighbours,
     candidates: Sequence[Thresholds],
     **options: Any,
@@ -166,8 +175,8 @@ def search_thresholds(
     """The first candidate with the highest top-1 accuracy, and that; `options` as `rescore` takes.
 
     Args:
-      probabilities: of images that neither trained the network nor test it, [Q, C].
-      labels: int [Q].
+      probabilities: of images that neither trained the network nor test it.
+      labels: true classes of these images.
       neighbours: of the same images.
       candidates: the preferred ones first, so that chance does not move the choice.
       **options: alpha, beta, per_class.
@@ -181,7 +190,7 @@ def search_thresholds(
     return candidates[best], float(accuracies[best])
 
 
-def _descending(values: np.ndarray) -> np.ndarray:
+def _descending(values: Float64[np.ndarray, "Q n"]) -> Float64[np.ndarray, "Q n"]:
     """Sorted rows made strictly descending by the smallest steps that there are."""
     values = values.copy()
     for place in range(1, values.shape[1]):

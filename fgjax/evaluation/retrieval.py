@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Int32, Integer
 
 from fgjax.errors import UserError
 from fgjax.training import sharding
@@ -21,8 +22,10 @@ _QUERY_BLOCK = 1024
 _SCORES = 2**25  # entries of the lists and scores that a block of queries may have at once
 
 
-def normalize_rows(embeddings: ArrayLike, title: str = "embeddings") -> np.ndarray:
-    """Unit rows as float32 [N, D]; zero rows stay zero.
+def normalize_rows(
+    embeddings: Float[ArrayLike, "N D"], title: str = "embeddings"
+) -> Float32[np.ndarray, "N D"]:
+    """Unit rows; zero rows stay zero.
 
     Raises:
       UserError: the array is not of rank 2 or empty, or has rows that are not finite (says how
@@ -42,18 +45,22 @@ def normalize_rows(embeddings: ArrayLike, title: str = "embeddings") -> np.ndarr
 
 
 def nearest(
-    queries: ArrayLike, database: ArrayLike, *, count: int, own: ArrayLike | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    queries: Float[ArrayLike, "Q D"],
+    database: Float[ArrayLike, "N D"],
+    *,
+    count: int,
+    own: Integer[ArrayLike, " Q"] | None = None,
+) -> tuple[Float32[np.ndarray, "Q {count}"], Int32[np.ndarray, "Q {count}"]]:
     """The most similar rows of a database by inner product, best first; ties by lower index.
 
     Args:
-      queries: [Q, D].
-      database: [N, D].
+      queries: rows that search.
+      database: rows that are searched.
       count: matches for each query.
-      own: int [Q], a row of the database that a query must not find (itself), or −1.
+      own: a row of the database that a query must not find (itself), or −1.
 
     Returns:
-      Scores float32 [Q, count] and indices int32 [Q, count]; −inf and −1 where there are no more.
+      Scores and indices; −inf and −1 where there are no more.
 
     Raises:
       UserError: the depths differ or count is not positive.
@@ -63,8 +70,11 @@ def nearest(
 
 
 def _blocks(
-    queries: np.ndarray, database: np.ndarray, count: int, own: ArrayLike | None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    queries: Float[np.ndarray, "Q D"],
+    database: Float[np.ndarray, "N D"],
+    count: int,
+    own: Integer[ArrayLike, " Q"] | None,
+) -> Iterator[tuple[Float32[np.ndarray, "B {count}"], Int32[np.ndarray, "B {count}"]]]:
     """`nearest`, a block of queries at a time."""
     if queries.shape[1] != database.shape[1]:
         raise UserError(
@@ -134,11 +144,11 @@ def _step(count: int, size: int):
 
 
 def retrieval_metrics(
-    embeddings: ArrayLike,
-    labels: ArrayLike,
+    embeddings: Float[ArrayLike, "Q D"],
+    labels: Integer[ArrayLike, " Q"],
     *,
-    database: ArrayLike | None = None,
-    database_labels: ArrayLike | None = None,
+    database: Float[ArrayLike, "N D"] | None = None,
+    database_labels: Integer[ArrayLike, " N"] | None = None,
     recall_ks: Sequence[int] = (1, 2, 4, 8, 16, 32),
     precision_ks: Sequence[int] = (1, 5, 10),
     map_ks: Sequence[int] = (1, 5, 10),
@@ -161,10 +171,10 @@ def retrieval_metrics(
     database holds nothing relevant score 0 everywhere and are counted.
 
     Args:
-      embeddings: queries [Q, D]; normalised here.
-      labels: int [Q].
-      database: what is searched [N, D]; without one, the queries themselves, each without itself.
-      database_labels: int [N].
+      embeddings: queries; normalised here.
+      labels: classes of the queries.
+      database: what is searched; without one, the queries themselves, each without itself.
+      database_labels: classes of the database.
       recall_ks: the Ks of recall@K.
       precision_ks: the Ks of precision@K.
       map_ks: the Ks of map@K.
@@ -212,8 +222,10 @@ def retrieval_metrics(
     }
 
 
-def _sums(hits: np.ndarray, relevant: np.ndarray, ks: dict) -> dict[str, float]:
-    """Each measure, summed over the rows of `hits` bool [B, K]; `relevant` is R, [B]."""
+def _sums(
+    hits: Bool[np.ndarray, "B K"], relevant: Integer[np.ndarray, " B"], ks: dict
+) -> dict[str, float]:
+    """Each measure, summed over the rows of `hits`; `relevant` is R."""
     found = np.cumsum(hits, axis=1)
     ranks = np.arange(1, hits.shape[1] + 1)
     gained = np.cumsum(hits * (found / ranks), axis=1)  # Σ P(k) rel(k)

@@ -1,24 +1,25 @@
 """Boxes: (ymin, xmin, ymax, xmax), normalised to [0, 1] of the image they lie in.
 
-Pure functions of NumPy arrays with any leading dimensions.
+Pure functions of arrays with any leading dimensions, computed by NumPy.
 """
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Real
 
-WHOLE = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
+WHOLE: Float32[np.ndarray, "4"] = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
 
 
-def area(boxes: ArrayLike) -> np.ndarray:
-    """Area of boxes [..., 4] as a share of the image; 0 for empty ones."""
+def area(boxes: Real[ArrayLike, "*n 4"]) -> Real[np.ndarray | np.number, "*n"]:
+    """Area of boxes as a share of the image; 0 for empty ones."""
     boxes = np.asarray(boxes)
     sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
 
-def iou(one: ArrayLike, other: ArrayLike) -> np.ndarray:
-    """Intersection over union of boxes [..., 4], in [0, 1]; 0 where both are empty."""
+def iou(one: Real[ArrayLike, "*#n 4"], other: Real[ArrayLike, "*#n 4"]) -> Float[np.ndarray, "*n"]:
+    """Intersection over union of boxes, in [0, 1]; 0 where both are empty."""
     one, other = np.asarray(one), np.asarray(other)
     low = np.maximum(one[..., :2], other[..., :2])
     high = np.minimum(one[..., 2:], other[..., 2:])
@@ -27,45 +28,53 @@ def iou(one: ArrayLike, other: ArrayLike) -> np.ndarray:
     return np.where(union > 0, common / np.where(union > 0, union, 1), 0)
 
 
-def to_window(boxes: ArrayLike, window: ArrayLike) -> np.ndarray:
-    """Coordinates of image boxes [..., 4] inside a window [4] of the image, clipped to it."""
+def to_window(
+    boxes: Real[ArrayLike, "*#n 4"], window: Real[ArrayLike, "*#n 4"]
+) -> Float32[np.ndarray, "*n 4"]:
+    """Coordinates of image boxes inside a window of the image, clipped to it."""
     origin, side = _origin_and_side(window)
     found = (np.asarray(boxes, np.float32) - origin) / np.maximum(side, np.float32(1e-6))
     return np.minimum(np.maximum(found, 0), 1)
 
 
-def from_window(boxes: ArrayLike, window: ArrayLike) -> np.ndarray:
+def from_window(
+    boxes: Real[ArrayLike, "*#n 4"], window: Real[ArrayLike, "*#n 4"]
+) -> Float32[np.ndarray, "*n 4"]:
     """Inverse of `to_window`: boxes inside a window back to the image's coordinates."""
     origin, side = _origin_and_side(window)
     return np.asarray(boxes, np.float32) * side + origin
 
 
-def _origin_and_side(window: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _origin_and_side(
+    window: Real[ArrayLike, "*n 4"],
+) -> tuple[Float32[np.ndarray, "*n 4"], Float32[np.ndarray, "*n 4"]]:
     """(y, x, y, x) of a window's corner and of its sides."""
     window = np.asarray(window, np.float32)
     origin = window[..., [0, 1, 0, 1]]
     return origin, window[..., [2, 3, 2, 3]] - origin
 
 
-def around(centers: ArrayLike, half_size: float) -> np.ndarray:
-    """Square boxes of half side `half_size` around centres [..., 2] (y, x), clipped to [0, 1]."""
+def around(centers: Real[ArrayLike, "*n 2"], half_size: float) -> Float32[np.ndarray, "*n 4"]:
+    """Square boxes of half side `half_size` around centres (y, x), clipped to [0, 1]."""
     centers = np.asarray(centers, np.float32)
     return np.clip(np.concatenate([centers - half_size, centers + half_size], axis=-1), 0, 1)
 
 
-def centers(boxes: ArrayLike) -> np.ndarray:
-    """Centres (y, x) of boxes [..., 4]."""
+def centers(boxes: Real[ArrayLike, "*n 4"]) -> Float[np.ndarray, "*n 2"]:
+    """Centres (y, x) of boxes."""
     boxes = np.asarray(boxes)
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
-def contains(boxes: ArrayLike, points: ArrayLike) -> np.ndarray:
-    """Whether points [..., 2] lie inside boxes [..., 4], borders included."""
+def contains(
+    boxes: Real[ArrayLike, "*#n 4"], points: Real[ArrayLike, "*#n 2"]
+) -> Bool[np.ndarray | np.bool_, "*n"]:
+    """Whether points lie inside boxes, borders included."""
     boxes, points = np.asarray(boxes), np.asarray(points)
     return np.all((points >= boxes[..., :2]) & (points <= boxes[..., 2:]), axis=-1)
 
 
-def to_pixels(box: ArrayLike, height: int, width: int) -> tuple[int, int, int, int]:
+def to_pixels(box: Real[ArrayLike, "4"], height: int, width: int) -> tuple[int, int, int, int]:
     """Whole pixels (y0, x0, y1, x1) of a box, at least one pixel each way, inside the image."""
     ymin, xmin, ymax, xmax = np.asarray(box, np.float64).tolist()  # numbers: this runs per image
     y0 = min(max(round(ymin * height), 0), height - 1)
@@ -75,14 +84,16 @@ def to_pixels(box: ArrayLike, height: int, width: int) -> tuple[int, int, int, i
     return y0, x0, y1, x1
 
 
-def flip(boxes: ArrayLike) -> np.ndarray:
-    """Boxes [..., 4] of the horizontally mirrored image."""
+def flip(boxes: Real[ArrayLike, "*n 4"]) -> Real[np.ndarray, "*n 4"]:
+    """Boxes of the horizontally mirrored image."""
     boxes = np.asarray(boxes)
     return np.stack([boxes[..., 0], 1 - boxes[..., 3], boxes[..., 2], 1 - boxes[..., 1]], axis=-1)
 
 
-def largest_component(mask: ArrayLike, *, smallest: float = 0.05) -> np.ndarray:
-    """Box [4] of the largest 8-connected region of a bool mask [H, W].
+def largest_component(
+    mask: Bool[ArrayLike, "H W"], *, smallest: float = 0.05
+) -> Float32[np.ndarray, "4"]:
+    """Box of the largest 8-connected region of a mask.
 
     Ties go to the first region in raster order. A region smaller than the share `smallest` of the
     image, or an empty mask, gives the whole image.

@@ -5,32 +5,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float, Float32, Integer
 
 from fgjax.localization import boxes
 
 
-def class_activation_map(features: ArrayLike, weights: ArrayLike, labels: ArrayLike) -> jax.Array:
+def class_activation_map(
+    features: Float[ArrayLike, "B H W D"],
+    weights: Float[ArrayLike, "D K"],
+    labels: Integer[ArrayLike, " B"],
+) -> Float32[jax.Array, "B H W"]:
     """CAM of one class per image: M_c = Σ_k w_k^c f_k.
 
     Args:
-      features: last feature map [B, H, W, D].
-      weights: classifier weights [D, K].
-      labels: the class of each image, int [B].
+      features: last feature map.
+      weights: classifier weights.
+      labels: the class of each image.
 
     Returns:
-      float32 [B, H, W]; may be negative.
+      A map for each image; may be negative.
     """
     chosen = jnp.asarray(weights, jnp.float32)[:, labels]
     return jnp.einsum("bhwd,db->bhw", jnp.asarray(features, jnp.float32), chosen)
 
 
-def channel_sum(features: ArrayLike) -> jax.Array:
-    """SCDA's aggregation map A = Σ_c F_c: [B, H, W, D] to float32 [B, H, W]."""
+def channel_sum(features: Float[ArrayLike, "B H W D"]) -> Float32[jax.Array, "B H W"]:
+    """SCDA's aggregation map A = Σ_c F_c."""
     return jnp.sum(jnp.asarray(features, jnp.float32), axis=-1)
 
 
-def cam_box(activation: np.ndarray, *, threshold: float = 0.2, size: int = 224) -> np.ndarray:
-    """Object box [4] of a CAM [H, W]: upsampled, min-max normalised, ≥ threshold, largest region.
+def cam_box(
+    activation: Float[ArrayLike, "H W"], *, threshold: float = 0.2, size: int = 224
+) -> Float32[np.ndarray, "4"]:
+    """Object box of a CAM: upsampled, min-max normalised, ≥ threshold, largest region.
 
     A box of under 5 % of the image, or a constant map, gives the whole image.
     """
@@ -41,8 +48,10 @@ def cam_box(activation: np.ndarray, *, threshold: float = 0.2, size: int = 224) 
     return boxes.largest_component((fine - low) / (high - low) >= threshold)
 
 
-def scda_box(activation: np.ndarray, *, threshold: float = 1.0, size: int = 224) -> np.ndarray:
-    """Object box [4] of SCDA's aggregation map [H, W]: the largest region above its mean.
+def scda_box(
+    activation: Float[ArrayLike, "H W"], *, threshold: float = 1.0, size: int = 224
+) -> Float32[np.ndarray, "4"]:
+    """Object box of SCDA's aggregation map: the largest region above its mean.
 
     The map is upsampled first; `threshold` multiplies the mean (1 in the paper, strictly above).
     """

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32
 
 
-def peaks(features: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Where each channel is strongest, and how strong.
-
-    Args:
-      features: map [B, H, W, C].
+def peaks(
+    features: Float[ArrayLike, "B H W C"],
+) -> tuple[Float32[jax.Array, "B C 2"], Float32[jax.Array, "B C"]]:
+    """Where each channel of a map is strongest, and how strong.
 
     Returns:
-      centres (y, x) in [0, 1] of the strongest cell (the first in raster order) [B, C, 2], and the
-      strengths [B, C]; a dead channel has strength 0 and a meaningless centre.
+      Centres (y, x) in [0, 1] of the strongest cell (the first in raster order), and the strengths;
+      a dead channel has strength 0 and a meaningless centre.
     """
     features = jnp.asarray(features, jnp.float32)
     batch, height, width, channels = features.shape
@@ -29,21 +29,23 @@ def peaks(features: ArrayLike) -> tuple[jax.Array, jax.Array]:
     return centers, jnp.max(flat, axis=1)
 
 
-def part_centers(scores: ArrayLike) -> jax.Array:
-    """Part centres [B, N, 2] from part scores Σ_j d_j X_j [B, H, W, N], before any activation.
+def part_centers(scores: Float[ArrayLike, "B H W N"]) -> Float32[jax.Array, "B N 2"]:
+    """Part centres from part scores Σ_j d_j X_j, before any activation.
 
     A sigmoid of these sums saturates to 1 in float32, so the peak is taken here.
     """
     return peaks(scores)[0]
 
 
-def part_scores(features: ArrayLike, gates: ArrayLike) -> jax.Array:
-    """Σ_j d_j X_j: features [B, H, W, C] and gates [B, N, C] to [B, H, W, N]."""
+def part_scores(
+    features: Float[ArrayLike, "B H W C"], gates: Float[ArrayLike, "B N C"]
+) -> Float32[jax.Array, "B H W N"]:
+    """Σ_j d_j X_j, the features X weighted by each part's gates d."""
     return jnp.einsum("bhwc,bnc->bhwn", jnp.asarray(features, jnp.float32), gates)
 
 
-def attention(scores: ArrayLike) -> jax.Array:
-    """Part attention maps that sum to 1 over space, from part scores [B, H, W, N].
+def attention(scores: Float[ArrayLike, "B H W N"]) -> Float32[jax.Array, "B H W N"]:
+    """Part attention maps that sum to 1 over space, from part scores.
 
     The authors' release: m = tanh(0.1 · mean_c d_c X_c), pooled by softplus(m)⁴ / Σ softplus(m)⁴.
     Here the scores are first brought to [0, 1] per map, so that tanh does not saturate however
@@ -58,13 +60,13 @@ def attention(scores: ArrayLike) -> jax.Array:
 
 
 def group_channels(
-    centers: np.ndarray,
-    strengths: np.ndarray,
+    centers: Float[np.ndarray, "M C 2"],
+    strengths: Float[np.ndarray, "M C"],
     *,
     num_parts: int,
     compact_share: float = 0.7,
     seed: int = 0,
-) -> np.ndarray:
+) -> Bool[np.ndarray, "{num_parts} C"]:
     """Groups of channels by where they peak: the initial membership of each part.
 
     With `compact_share=1` this is MA-CNN's: k-means (k-means++, 10 restarts) of the channels'
@@ -73,14 +75,14 @@ def group_channels(
     clustered, and the others belong to no part.
 
     Args:
-      centers: peaks [M, C, 2] over M images.
-      strengths: [M, C]; a channel that is dead on an image gets its mean peak there.
+      centers: peaks over M images.
+      strengths: of the peaks; a channel that is dead on an image gets its mean peak there.
       num_parts: N.
       compact_share: share of the channels that take part, least wandering first.
       seed: of k-means.
 
     Returns:
-      bool [N, C] membership, parts ordered from left to right by their mean centre: one global
+      Membership, parts ordered from left to right by their mean centre: one global
       order, so that part i corresponds across images.
     """
     from sklearn.cluster import KMeans

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Int32, Real
 
 
-def anchors(grids: Sequence[int], sizes: Sequence[float]) -> np.ndarray:
+def anchors(grids: Sequence[int], sizes: Sequence[float]) -> Float32[np.ndarray, "A 4"]:
     """Square boxes of one size for each grid, centred on its cells, row by row, grid after grid.
 
     CCFR at 448 px: grids (14, 7) with sizes (96/448, 192/448) give 245.
@@ -21,7 +22,7 @@ def anchors(grids: Sequence[int], sizes: Sequence[float]) -> np.ndarray:
       sizes: side of its boxes, as a share of the image.
 
     Returns:
-      float32 [A, 4]; boxes reach over the border, where `crop_and_resize` repeats the border.
+      Boxes; they reach over the border, where `crop_and_resize` repeats the border.
     """
     found = []
     for cells, size in zip(grids, sizes, strict=True):
@@ -32,8 +33,10 @@ def anchors(grids: Sequence[int], sizes: Sequence[float]) -> np.ndarray:
     return np.concatenate(found).astype(np.float32)
 
 
-def pairwise_iou(one: ArrayLike, other: ArrayLike) -> jax.Array:
-    """Intersection over union [A, B] of boxes [A, 4] and [B, 4]; 0 where both are empty."""
+def pairwise_iou(
+    one: Real[ArrayLike, "A 4"], other: Real[ArrayLike, "B 4"]
+) -> Float[jax.Array, "A B"]:
+    """Intersection over union of each box with each other; 0 where both are empty."""
     one, other = jnp.asarray(one)[:, None], jnp.asarray(other)[None]
     side = lambda box: jnp.maximum(box[..., 2:] - box[..., :2], 0)  # noqa: E731
     area = lambda sides: sides[..., 0] * sides[..., 1]  # noqa: E731
@@ -45,19 +48,23 @@ def pairwise_iou(one: ArrayLike, other: ArrayLike) -> jax.Array:
 
 
 def nms(
-    boxes: ArrayLike, scores: ArrayLike, *, iou_threshold: float = 0.25, count: int
-) -> tuple[jax.Array, jax.Array]:
+    boxes: Float[ArrayLike, "A 4"],
+    scores: Float[ArrayLike, " A"],
+    *,
+    iou_threshold: float = 0.25,
+    count: int,
+) -> tuple[Int32[jax.Array, " {count}"], Bool[jax.Array, " {count}"]]:
     """Greedy suppression: the best box, without those that overlap it, and again.
 
     Args:
-      boxes: [A, 4].
-      scores: [A]; among equals the lower index comes first.
+      boxes: to choose from.
+      scores: of the boxes; among equals the lower index comes first.
       iou_threshold: boxes with an IoU of at least this to a chosen one are suppressed.
       count: how many to choose, at most A.
 
     Returns:
-      Indices int32 [count] in the order of choice, and bool [count], whether a box was left; the
-      places that are not take the suppressed boxes with the highest scores.
+      Indices in the order of choice, and whether a box was left; the places where none was take
+      the suppressed boxes with the highest scores.
 
     Raises:
       ValueError: more boxes are asked for than there are, or shapes do not fit.
@@ -93,8 +100,10 @@ def nms(
     return indices, valid
 
 
-def crop_and_resize(images: ArrayLike, boxes: ArrayLike, *, size: int) -> jax.Array:
-    """Boxes of images, bilinearly resized: [B, H, W, C] and [B, R, 4] to [B, R, S, S, C].
+def crop_and_resize(
+    images: Float[ArrayLike, "B H W C"], boxes: Real[ArrayLike, "B R 4"], *, size: int
+) -> Float[jax.Array, "B R {size} {size} C"]:
+    """R boxes of each image, bilinearly resized to S × S pixels, S = `size`.
 
     Pixel centres lie at (i + ½) / S of the box, as in OpenCV's `resize` and PyTorch's
     `interpolate(align_corners=False)`; outside the image the border repeats. Two products with
@@ -110,8 +119,10 @@ def crop_and_resize(images: ArrayLike, boxes: ArrayLike, *, size: int) -> jax.Ar
     return jnp.einsum("brtw,brswc->brstc", columns, tall)
 
 
-def _interpolation(low: jax.Array, high: jax.Array, pixels: int, size: int) -> jax.Array:
-    """Weights [B, R, size, pixels] of a line's pixels for the places along a box."""
+def _interpolation(
+    low: Float[jax.Array, "B R"], high: Float[jax.Array, "B R"], pixels: int, size: int
+) -> Float[jax.Array, "B R {size} {pixels}"]:
+    """Weights of a line's pixels for the places along a box."""
     share = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
     places = (low[..., None] + share * (high - low)[..., None]) * pixels - 0.5
     places = jnp.clip(places, 0, pixels - 1)

@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from fgjax.losses import common
 
 
 def collapse_alarm(
-    embeddings: ArrayLike, tuple_losses: ArrayLike | None = None
-) -> dict[str, jax.Array]:
+    embeddings: Float[ArrayLike, "B D"], tuple_losses: Float[ArrayLike, "..."] | None = None
+) -> dict[str, Float[jax.Array, ""]]:
     """Mean pair distance, effective rank, and share of active tuples of a batch.
 
     The effective rank is exp(H(p)), p the singular values of the centred embeddings normalised to
@@ -17,12 +18,11 @@ def collapse_alarm(
     min(B − 1, D).
 
     Args:
-      embeddings: [B, D].
-      tuple_losses: unreduced losses of the batch's tuples, any shape; a tuple is active above 0.
+      embeddings: of a batch.
+      tuple_losses: unreduced losses of the batch's tuples; a tuple is active above 0.
 
     Returns:
-      {"mean_pair_distance", "effective_rank", and with losses "active_share"}, float scalars
-      without gradient.
+      {"mean_pair_distance", "effective_rank", and with losses "active_share"}, without gradient.
 
     Raises:
       ValueError: embeddings are not [B, D].

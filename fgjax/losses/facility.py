@@ -3,18 +3,19 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Integer
 
 from fgjax.losses import common
 from fgjax.losses.in_batch import _checked, _squared_distances
 
 
 def facility_location_loss(
-    embeddings: ArrayLike,
-    labels: ArrayLike,
+    embeddings: Float[ArrayLike, "B D"],
+    labels: Integer[ArrayLike, " B"],
     *,
     margin_multiplier: float = 1.0,
     refinements: int = 5,
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """Structured margin between the true clustering and the best wrong one.
 
     L = max(0, max_S {F(S) + γ (1 − NMI(S))} − F_true), F(S) = −Σ_i min_{j ∈ S} D_ij over medoids S
@@ -23,13 +24,13 @@ def facility_location_loss(
     clusters. NMI is 2 I / (H + H'). The gradient flows through D alone.
 
     Args:
-      embeddings: [B, D]; unit vectors in the method.
-      labels: int [B].
+      embeddings: unit vectors in the method.
+      labels: classes of the rows.
       margin_multiplier: γ, not negative; the method's authors give no default.
       refinements: rounds of swapping.
 
     Returns:
-      float scalar, at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or γ or refinements is negative.

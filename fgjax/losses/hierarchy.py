@@ -5,33 +5,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
+from jaxtyping import Float, Integer
 
 from fgjax.losses import common
 
 
 def multi_level_loss(
-    child_logits: ArrayLike,
-    parent_logits: ArrayLike,
-    labels: ArrayLike,
-    parents: ArrayLike,
+    child_logits: Float[ArrayLike, "B C"],
+    parent_logits: Float[ArrayLike, "B F"],
+    labels: Integer[ArrayLike, " B"],
+    parents: Integer[ArrayLike, " C"],
     *,
     parent_weight: float = 1.0,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
     """Cross-entropy of class and super-class, and their order (CCFR Eq. 1, 2, 3, 4).
 
     ℓ = ℓ₁ + λ ℓ₂ + ℓ_h: ℓ₁ and ℓ₂ are softmax cross-entropies of the child and of its parent, and
     ℓ_h = max(0, p̄ − p_parent), p̄ the mean probability of the children of the true super-class.
 
     Args:
-      child_logits: [B, C].
-      parent_logits: [B, C_f].
-      labels: child class, int [B].
-      parents: super-class of every child class, int [C]; −1 for a class that never occurs, which
-        then is nobody's child.
+      child_logits: of the classes.
+      parent_logits: of the super-classes.
+      labels: child class.
+      parents: super-class of every child class; −1 for a class that never occurs, which then is
+        nobody's child.
       parent_weight: λ, 1 in the paper.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, or labels or parents are not integers.

@@ -9,44 +9,51 @@ sharded batch gives the numbers of one device; under `jax.pmap` gather embedding
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Integer
 
 from fgjax.losses import common
 from fgjax.losses.tuples import cosine_triplet_loss
 
 
-def _checked(function: str, embeddings: ArrayLike, labels: ArrayLike):
+def _checked(
+    function: str, embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"]
+) -> tuple[Float[jax.Array, "B D"], Integer[jax.Array, " B"]]:
     common.check_rank(function, 2, embeddings=embeddings)
     labels = common.check_labels(function, labels)
     common.check_batch(function, embeddings=embeddings, labels=labels)
     return common.as_float(embeddings), labels
 
 
-def _pairs(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Masks [B, B] of positive pairs (without the diagonal) and of negative ones."""
+def _pairs(
+    labels: Integer[jax.Array, " B"],
+) -> tuple[Bool[jax.Array, "B B"], Bool[jax.Array, "B B"]]:
+    """Masks of positive pairs (without the diagonal) and of negative ones."""
     same = labels[:, None] == labels[None]
     return same & ~jnp.eye(len(labels), dtype=bool), ~same
 
 
-def _squared_distances(embeddings: jax.Array) -> jax.Array:
-    """Squared distances [B, B] by the Gram matrix, as B² D differences are too large."""
+def _squared_distances(embeddings: Float[jax.Array, "B D"]) -> Float[jax.Array, "B B"]:
+    """Squared distances by the Gram matrix, as B² D differences are too large."""
     squares = jnp.sum(jnp.square(embeddings), axis=1)
     product = jnp.matmul(embeddings, embeddings.T, precision=jax.lax.Precision.HIGHEST)
     distances = jnp.maximum(squares[:, None] + squares[None] - 2 * product, 0)
     return jnp.where(jnp.eye(len(embeddings), dtype=bool), 0, distances)
 
 
-def contrastive_loss(embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 1.0) -> jax.Array:
+def contrastive_loss(
+    embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"], *, margin: float = 1.0
+) -> Float[jax.Array, ""]:
     """Contrastive loss over all pairs (HDCL Table 1; Bell & Bala's form as Song et al. give it).
 
     Mean over pairs i < j of y D² + (1 − y) max(0, α − D²).
 
     Args:
-      embeddings: [B, D].
-      labels: int [B].
+      embeddings: of any length.
+      labels: classes of the rows.
       margin: α on the squared distance, not negative.
 
     Returns:
-      float scalar, at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or the margin is negative.
@@ -64,20 +71,24 @@ def contrastive_loss(embeddings: ArrayLike, labels: ArrayLike, *, margin: float 
 
 
 def batch_all_triplet_loss(
-    embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 0.2, squared: bool = False
-) -> jax.Array:
+    embeddings: Float[ArrayLike, "B D"],
+    labels: Integer[ArrayLike, " B"],
+    *,
+    margin: float = 0.2,
+    squared: bool = False,
+) -> Float[jax.Array, ""]:
     """Triplet loss over all triplets of a batch, mean of those above zero (HDCL Eq. 2; GHNS Eq. 2).
 
     ½ max(0, m + D(a, p) − D(a, n)), D the distance, or its square (GHNS).
 
     Args:
-      embeddings: [B, D]; unit vectors suit the usual margins.
-      labels: int [B].
+      embeddings: unit vectors suit the usual margins.
+      labels: classes of the rows.
       margin: m, not negative.
       squared: whether distances are squared.
 
     Returns:
-      float scalar, at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or the margin is negative.
@@ -97,20 +108,20 @@ def batch_all_triplet_loss(
 
 
 def batch_hard_cosine_triplet_loss(
-    embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 0.2
-) -> jax.Array:
+    embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"], *, margin: float = 0.2
+) -> Float[jax.Array, ""]:
     """Cosine triplet loss with each anchor's hardest positive and negative (CCFR Eq. 5, 6).
 
     max(0, a − min_P cos(A, P) + max_N cos(A, N)), a mean over anchors that have both; the paper
     does not say which triplets it takes.
 
     Args:
-      embeddings: [B, D], of any length.
-      labels: int [B].
+      embeddings: of any length.
+      labels: classes of the rows.
       margin: a, not negative.
 
     Returns:
-      float scalar, at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or the margin is negative.
@@ -130,20 +141,20 @@ def batch_hard_cosine_triplet_loss(
 
 
 def lifted_structure_loss(
-    embeddings: ArrayLike, labels: ArrayLike, *, margin: float = 1.0
-) -> jax.Array:
+    embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"], *, margin: float = 1.0
+) -> Float[jax.Array, ""]:
     """Lifted structured embedding (HDCL Table 1; Song et al. 2016).
 
     1/(2|P|) Σ_{(i,j) ∈ P} max(0, log(Σ_{k ∈ N(i)} e^{α − D_ik} + Σ_{l ∈ N(j)} e^{α − D_jl}) +
     D_ij)² with P the positive pairs, N(i) the negatives of i and D the Euclidean distance.
 
     Args:
-      embeddings: [B, D], not normalised in the method.
-      labels: int [B].
+      embeddings: not normalised in the method.
+      labels: classes of the rows.
       margin: α, not negative.
 
     Returns:
-      float scalar, at least 0; 0 without a positive pair or without a negative.
+      At least 0; 0 without a positive pair or without a negative.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or the margin is negative.
@@ -166,8 +177,11 @@ def lifted_structure_loss(
 
 
 def n_pairs_loss(
-    embeddings: ArrayLike, labels: ArrayLike, *, l2_weight: float = 0.002
-) -> jax.Array:
+    embeddings: Float[ArrayLike, "B D"],
+    labels: Integer[ArrayLike, " B"],
+    *,
+    l2_weight: float = 0.002,
+) -> Float[jax.Array, ""]:
     """N-pairs loss, one pair per class (HDCL Table 1; Sohn 2016).
 
     Mean softmax cross-entropy of aᵢ · pₖ over the pairs' positives pₖ, with target k = i, plus
@@ -175,12 +189,12 @@ def n_pairs_loss(
     positive p; further rows and classes with a single row take no part.
 
     Args:
-      embeddings: [B, D], not normalised in the method.
-      labels: int [B].
+      embeddings: not normalised in the method.
+      labels: classes of the rows.
       l2_weight: λ, not negative.
 
     Returns:
-      float scalar, at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or the weight is negative.
@@ -208,32 +222,32 @@ def n_pairs_loss(
     return common.masked_mean(normaliser - own + 0.25 * l2_weight * norms, valid)
 
 
-def _cosines(embeddings: jax.Array) -> jax.Array:
+def _cosines(embeddings: Float[jax.Array, "B D"]) -> Float[jax.Array, "B B"]:
     unit = common.normalize(embeddings)
     return jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def binomial_deviance_loss(
-    embeddings: ArrayLike,
-    labels: ArrayLike,
+    embeddings: Float[ArrayLike, "B D"],
+    labels: Integer[ArrayLike, " B"],
     *,
     alpha: float = 2.0,
     beta: float = 0.5,
     negative_cost: float = 10.0,
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """Binomial deviance of cosine similarities (HDCL Table 1; as in Ustinova & Lempitsky 2016).
 
     mean₊ log(1 + e^{−α(s − β)}) + mean₋ log(1 + e^{αC(s − β)}), s the cosine.
 
     Args:
-      embeddings: [B, D], any scale.
-      labels: int [B].
+      embeddings: any scale.
+      labels: classes of the rows.
       alpha: slope, not negative.
       beta: similarity in the middle.
       negative_cost: C, not negative; 10 on CUB.
 
     Returns:
-      float scalar, at least 0; a mean over no pairs is 0.
+      At least 0; a mean over no pairs is 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or alpha or C is negative.
@@ -251,19 +265,21 @@ def binomial_deviance_loss(
     return pulled + pushed
 
 
-def histogram_loss(embeddings: ArrayLike, labels: ArrayLike, *, nodes: int = 151) -> jax.Array:
+def histogram_loss(
+    embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"], *, nodes: int = 151
+) -> Float[jax.Array, ""]:
     """Probability that a negative pair is more similar than a positive one (HDCL Table 1).
 
     L = Σ_r h⁻_r Σ_{q ≤ r} h⁺_q with histograms of cosines by linear assignment to R nodes from −1
     to 1 (Ustinova & Lempitsky 2016).
 
     Args:
-      embeddings: [B, D], any scale.
-      labels: int [B].
+      embeddings: any scale.
+      labels: classes of the rows.
       nodes: R, at least 2; 151 in the paper.
 
     Returns:
-      float scalar in [0, 1]; 0 without a positive or without a negative pair.
+      In [0, 1]; 0 without a positive or without a negative pair.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or there are fewer than two nodes.
@@ -280,7 +296,7 @@ def histogram_loss(embeddings: ArrayLike, labels: ArrayLike, *, nodes: int = 151
     lower = jnp.clip(jnp.floor(jax.lax.stop_gradient(place)), 0, nodes - 2).astype(jnp.int32)
     share = place - lower.astype(place.dtype)
 
-    def histogram(mask: jax.Array) -> jax.Array:
+    def histogram(mask: Bool[jax.Array, "B B"]) -> Float[jax.Array, " R"]:
         weight = jnp.where(mask, 1.0, 0.0).astype(place.dtype)
         weight = weight / jnp.maximum(jnp.sum(weight), 1)
         empty = jnp.zeros(nodes, place.dtype)
@@ -290,14 +306,14 @@ def histogram_loss(embeddings: ArrayLike, labels: ArrayLike, *, nodes: int = 151
 
 
 def pddm_quadruplet_loss(
-    embeddings: ArrayLike,
-    labels: ArrayLike,
-    similarities: ArrayLike,
+    embeddings: Float[ArrayLike, "B D"],
+    labels: Integer[ArrayLike, " B"],
+    similarities: Float[ArrayLike, "B B"],
     *,
     alpha: float = 0.5,
     beta: float = 1.0,
     embedding_weight: float = 0.5,
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """Quadruplet mined by a learned similarity (HDCL Table 1's PDDM; Huang et al. 2016).
 
     (î, ĵ) is the least similar positive pair, k̂ and l̂ the most similar negatives of î and of ĵ:
@@ -305,15 +321,15 @@ def pddm_quadruplet_loss(
     E_e = max(0, β + D²_îĵ − D²_îk̂) + max(0, β + D²_îĵ − D²_ĵl̂), L = E_m + λ E_e.
 
     Args:
-      embeddings: [B, D]; unit vectors in the method.
-      labels: int [B].
-      similarities: s from the PDDM unit [B, B].
+      embeddings: unit vectors in the method.
+      labels: classes of the rows.
+      similarities: s from the PDDM unit.
       alpha: margin of the similarities, not negative.
       beta: margin of the squared distances, not negative.
       embedding_weight: λ, not negative.
 
     Returns:
-      float scalar, at least 0; 0 without a positive pair or without a negative.
+      At least 0; 0 without a positive pair or without a negative.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or a margin is negative.

@@ -7,21 +7,22 @@ import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Shaped
 
 from fgjax.losses import common
 
 
 @chex.dataclass(frozen=True)
 class MarginStatistics:
-    """Adaptive margin of one pair type: scalars, or one value per reference [B].
+    """Adaptive margin of one pair type: scalars, or one value per reference.
 
     Attributes:
       m1: mean distance of generated negatives to their reference (LAPM Eq. 10).
       sigma: standard deviation of the same distances (LAPM Eq. 12), ddof 0.
     """
 
-    m1: jax.Array
-    sigma: jax.Array
+    m1: Float[jax.Array, "*B"]
+    sigma: Float[jax.Array, "*B"]
 
 
 @chex.dataclass(frozen=True)
@@ -35,21 +36,24 @@ class PairMargins:
 
 
 def margin_statistics(
-    distances: ArrayLike, *, where: ArrayLike | None = None, axis: int | None = None
+    distances: Float[ArrayLike, "*N"],
+    *,
+    where: Shaped[ArrayLike, "*#N"] | None = None,
+    axis: int | None = None,
 ) -> MarginStatistics:
     """Mean and spread of distances, from which LAPM takes its margins (LAPM Eq. 10, 12).
 
     m₁ = 1/N Σ dᵢ and σ = √(1/N Σ (dᵢ − m₁)²). Constants: no gradient flows into them.
 
     Args:
-      distances: of N generated samples, any shape.
-      where: bool mask of the samples that count; all by default.
+      distances: of N generated samples.
+      where: mask of the samples that count; all by default.
       axis: over which to average; all axes by default.
 
     Returns:
-      `MarginStatistics` of float arrays without `axis`; zeros where nothing counts.
+      `MarginStatistics` without `axis`; zeros where nothing counts.
 
-    >>> statistics = margin_statistics([1.0, 2.0, 3.0])
+    >>> statistics = margin_statistics(jnp.array([1.0, 2.0, 3.0]))
     >>> float(statistics.m1), round(float(statistics.sigma), 4)
     (2.0, 0.8165)
     """
@@ -61,18 +65,20 @@ def margin_statistics(
     return MarginStatistics(m1=m1, sigma=sigma)
 
 
-def dissimilarity(distances: ArrayLike, m1: ArrayLike, m2: ArrayLike) -> jax.Array:
+def dissimilarity(
+    distances: Float[ArrayLike, "*#B"], m1: Float[ArrayLike, "*#B"], m2: Float[ArrayLike, "*#B"]
+) -> Float[jax.Array, "*B"]:
     """Pulls a pair's distance into the band [m1, m2] (LAPM Eq. 13, with Eq. 11).
 
     dissim = max(0, m₁ − d) + max(0, d − m₂). Inside the band value and gradient are 0.
 
     Args:
-      distances: Euclidean distances [B].
-      m1: lower margin, a scalar or [B].
-      m2: upper margin, a scalar or [B]; infinity leaves the conventional loss.
+      distances: Euclidean distances.
+      m1: lower margin.
+      m2: upper margin; infinity leaves the conventional loss.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     >>> dissimilarity(jnp.array([0.5, 1.2, 3.0]), 1.0, 2.0).tolist()
     [0.5, 0.0, 1.0]
@@ -82,20 +88,24 @@ def dissimilarity(distances: ArrayLike, m1: ArrayLike, m2: ArrayLike) -> jax.Arr
 
 
 def pairwise_margin_loss(
-    reference: ArrayLike, other: ArrayLike, is_positive: ArrayLike, *, margin: float
-) -> jax.Array:
+    reference: Float[ArrayLike, "B D"],
+    other: Float[ArrayLike, "B D"],
+    is_positive: Shaped[ArrayLike, " B"],
+    *,
+    margin: float,
+) -> Float[jax.Array, " B"]:
     """Conventional pairwise margin loss (LAPM Eq. 7).
 
     L = d for positive pairs and max(0, m − d) for negative ones, d = ‖reference − other‖₂.
 
     Args:
-      reference: embeddings [B, D].
-      other: embeddings [B, D].
-      is_positive: [B], 1 or True for a pair of one class.
+      reference: embeddings.
+      other: embeddings.
+      is_positive: 1 or True for a pair of one class.
       margin: m, not negative.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes differ or the margin is negative.
@@ -112,18 +122,22 @@ def pairwise_margin_loss(
     return jnp.where(jnp.asarray(is_positive, bool), distances, jax.nn.relu(margin - distances))
 
 
-def positive_relationship(reference: ArrayLike, scdi1: ArrayLike, scdi2: ArrayLike) -> jax.Array:
+def positive_relationship(
+    reference: Float[ArrayLike, "B D"],
+    scdi1: Float[ArrayLike, "B D"],
+    scdi2: Float[ArrayLike, "B D"],
+) -> Float[jax.Array, " B"]:
     """Draws a reference and its two same-class mixtures to one point (LAPM Eq. 9, with Eq. 8).
 
     sim(ref, SCDI₁) + sim(ref, SCDI₂) + sim(SCDI₁, SCDI₂).
 
     Args:
-      reference: features of the references [B, D].
-      scdi1: features of SCDI₁ [B, D].
-      scdi2: features of SCDI₂ [B, D].
+      reference: features of the references.
+      scdi1: features of SCDI₁.
+      scdi2: features of SCDI₂.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: the three shapes differ or are not [B, D].
@@ -141,31 +155,31 @@ def positive_relationship(reference: ArrayLike, scdi1: ArrayLike, scdi2: ArrayLi
 
 
 def negative_relationship(
-    reference: ArrayLike,
-    dcdi1: ArrayLike,
-    dcdi2: ArrayLike,
-    dcdic: ArrayLike,
+    reference: Float[ArrayLike, "B D"],
+    dcdi1: Float[ArrayLike, "B D"],
+    dcdi2: Float[ArrayLike, "B D"],
+    dcdic: Float[ArrayLike, "B D"],
     margins: PairMargins,
     *,
     alpha: float = 1.0,
     additional_term: bool = True,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
     """Keeps mixtures with other classes inside their bands (LAPM Eq. 14, with Eq. 12, 13).
 
     dissim(ref, DCDI₁) + dissim(ref, DCDI₂) + dissim(DCDI₁, DCDI₂) + max(0, m₁ − ‖ref − DCDI_C‖),
     each pair with its own m₁ and m₂ = m₁ + α σ.
 
     Args:
-      reference: features of the references [B, D].
-      dcdi1: features of the mixtures with one foreign part [B, D].
-      dcdi2: features of the mixtures with two foreign parts [B, D].
-      dcdic: features of images of another class [B, D].
-      margins: `PairMargins`, of scalars or of [B].
+      reference: features of the references.
+      dcdi1: features of the mixtures with one foreign part.
+      dcdi2: features of the mixtures with two foreign parts.
+      dcdic: features of images of another class.
+      margins: of the four pairs, of scalars or of one value per reference.
       alpha: width of the bands in standard deviations (1.2 for Stanford Cars in the paper).
       additional_term: False drops Eq. 11, which leaves the conventional loss.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: the shapes differ or are not [B, D], or alpha is negative.
@@ -193,26 +207,26 @@ def negative_relationship(
 
 
 def lapm_loss(
-    classification: ArrayLike,
-    positive: ArrayLike,
-    negative: ArrayLike,
-    is_positive: ArrayLike,
+    classification: Float[ArrayLike, " B"],
+    positive: Float[ArrayLike, " B"],
+    negative: Float[ArrayLike, " B"],
+    is_positive: Shaped[ArrayLike, " B"],
     *,
     lambda_: float = 0.75,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
     """The whole LAPM objective per reference (LAPM Eq. 15, 16, 17).
 
     L = λ L_cls + (1 − λ) (S · positive relationship + (1 − S) · negative relationship).
 
     Args:
-      classification: L_cls of each reference's set [B].
-      positive: `positive_relationship` [B].
-      negative: `negative_relationship` [B].
-      is_positive: indicator S [B], 1 for a positive set.
+      classification: L_cls of each reference's set.
+      positive: `positive_relationship`.
+      negative: `negative_relationship`.
+      is_positive: indicator S, 1 or True for a positive set.
       lambda_: λ in [0, 1]; the paper takes 0.75 (CUB, DeepFashion) and 0.8 (Cars, Aircraft).
 
     Returns:
-      float [B]. The branch that S leaves out gets no gradient, even where it is not finite.
+      The branch that S leaves out gets no gradient, even where it is not finite.
 
     Raises:
       ValueError: an array is not [B], or λ lies outside [0, 1].

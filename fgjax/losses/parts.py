@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from fgjax.losses import common
 
 
-def _check(function: str, maps: ArrayLike) -> jax.Array:
+def _check(function: str, maps: Float[ArrayLike, "B H W N"]) -> Float[jax.Array, "B H W N"]:
     if jnp.ndim(maps) != 4:
         raise ValueError(
             f"{function}: maps have shape {jnp.shape(maps)}, but must be [B, H, W, parts]."
@@ -16,17 +17,17 @@ def _check(function: str, maps: ArrayLike) -> jax.Array:
     return common.as_float(maps)
 
 
-def part_distance(maps: ArrayLike) -> jax.Array:
+def part_distance(maps: Float[ArrayLike, "B H W N"]) -> Float[jax.Array, " B"]:
     """Makes each part's attention compact around its peak (MA-CNN, distance loss Dis).
 
     Dis(M) = Σᵢ Σ_xy mᵢ(x, y) [(x − tₓ)² + (y − t_y)²], where t is the peak of mᵢ (a constant).
     Coordinates are shares of the map's sides, so that the value does not grow with the map.
 
     Args:
-      maps: attention maps [B, H, W, N], not negative, summing to 1 over H and W.
+      maps: attention maps of N parts, not negative, summing to 1 over H and W.
 
     Returns:
-      float [B], at least 0; 0 when all mass lies on the peaks.
+      At least 0; 0 when all mass lies on the peaks.
 
     Raises:
       ValueError: maps are not of rank 4.
@@ -47,17 +48,19 @@ def part_distance(maps: ArrayLike) -> jax.Array:
     return jnp.sum(flat * squared, axis=(1, 2))
 
 
-def part_diversity(maps: ArrayLike, *, margin: float = 0.02) -> jax.Array:
+def part_diversity(
+    maps: Float[ArrayLike, "B H W N"], *, margin: float = 0.02
+) -> Float[jax.Array, " B"]:
     """Keeps parts apart: a part pays where another one is strong (MA-CNN, diversity loss Div).
 
     Div(M) = Σᵢ Σ_xy mᵢ(x, y) [max_{k≠i} m_k(x, y) − mrg], the maximum being a constant.
 
     Args:
-      maps: attention maps [B, H, W, N], not negative, summing to 1 over H and W.
+      maps: attention maps of N parts, not negative, summing to 1 over H and W.
       margin: mrg, strength that costs nothing.
 
     Returns:
-      float [B]; negative, down to −N·margin, when the parts do not overlap.
+      Negative, down to −N·margin, when the parts do not overlap.
 
     Raises:
       ValueError: maps are not of rank 4 or have a single part.

@@ -3,23 +3,26 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from fgjax.losses import common
 
 
-def ranking_loss(scores: ArrayLike, losses: ArrayLike, *, margin: float = 1.0) -> jax.Array:
+def ranking_loss(
+    scores: Float[ArrayLike, "B M"], losses: Float[ArrayLike, "B M"], *, margin: float = 1.0
+) -> Float[jax.Array, " B"]:
     """Regions that classify better must score higher (NTS ranking loss).
 
     L = Σ_i Σ_{j: ℓ_j > ℓ_i} max(0, m − (S_i − S_j)). The losses ℓ enter a comparison alone, so the
     teacher gets no gradient; ties count nothing.
 
     Args:
-      scores: S, proposal scores of M regions [B, M].
-      losses: ℓ, classification losses of the same regions [B, M].
+      scores: S, proposal scores of M regions.
+      losses: ℓ, classification losses of the same regions.
       margin: m, not negative.
 
     Returns:
-      float [B], summed over pairs, at least 0.
+      Summed over pairs, at least 0.
 
     Raises:
       ValueError: shapes differ, are not [B, M], or the margin is negative.

@@ -7,11 +7,14 @@ paper's purpose; DGCRL's Eq. 6, from which it is taken, has a plus.
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Integer
 
 from fgjax.losses import common
 
 
-def hard_softmax_loss(logits: ArrayLike, labels: ArrayLike, *, top_k: int) -> jax.Array:
+def hard_softmax_loss(
+    logits: Float[ArrayLike, "B K"], labels: Integer[ArrayLike, " B"], *, top_k: int
+) -> Float[jax.Array, " B"]:
     """Cross-entropy against the K̂ strongest classes alone (HDCL Eq. 8, HCL).
 
     L = log Σ_{k ≤ K̂} exp o(t_k) − o(y), t_k the classes of the K̂ largest logits. It is never
@@ -19,12 +22,12 @@ def hard_softmax_loss(logits: ArrayLike, labels: ArrayLike, *, top_k: int) -> ja
     HDCL Eq. 10. `top_k` = K is softmax cross-entropy.
 
     Args:
-      logits: o, [B, K].
-      labels: y, int [B].
+      logits: o.
+      labels: y.
       top_k: K̂ in 1 … K; the paper's best is 2.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or top_k lies outside 1 … K.
@@ -44,16 +47,16 @@ def hard_softmax_loss(logits: ArrayLike, labels: ArrayLike, *, top_k: int) -> ja
     return jax.nn.logsumexp(strongest, axis=1) - own
 
 
-def decorrelation(weights: ArrayLike) -> jax.Array:
+def decorrelation(weights: Float[ArrayLike, "D K"]) -> Float[jax.Array, ""]:
     """How far class centres are from orthogonal (regulariser of HDCL Eq. 11 and DGCRL Eq. 6).
 
     1/|Ω| Σ_{l ≠ j} |w_l · w_j| over the ordered pairs, |Ω| = K² − K.
 
     Args:
-      weights: centres in columns [D, K]; give unit directions to bound the value by 1.
+      weights: centres in columns; give unit directions to bound the value by 1.
 
     Returns:
-      float scalar, at least 0; 0 for a single class.
+      At least 0; 0 for a single class.
 
     Raises:
       ValueError: weights are not of rank 2.
@@ -71,26 +74,26 @@ def decorrelation(weights: ArrayLike) -> jax.Array:
 
 
 def hdcl_loss(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    weights: ArrayLike,
+    logits: Float[ArrayLike, "B K"],
+    labels: Integer[ArrayLike, " B"],
+    weights: Float[ArrayLike, "D K"],
     *,
     top_k: int = 2,
     decorrelation_weight: float = 0.1,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
     """Hard Decorrelated Centralized Loss (HDCL Eq. 11, with plus).
 
     L = HCL(o, y) + λ · decorrelation(W). `top_k` = K gives DGCRL (HDCL Eq. 6).
 
     Args:
-      logits: [B, K].
-      labels: int [B].
-      weights: class centres [D, K].
+      logits: o.
+      labels: y.
+      weights: class centres in columns.
       top_k: K̂, see `hard_softmax_loss`.
       decorrelation_weight: λ; 0.1 in the first author's code.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: as `hard_softmax_loss`; the centres do not fit the logits; λ is negative.
@@ -109,20 +112,24 @@ def hdcl_loss(
 
 
 def centralized_ranking_loss(
-    embeddings: ArrayLike, labels: ArrayLike, centers: ArrayLike, *, margin: float = 0.5
-) -> jax.Array:
+    embeddings: Float[ArrayLike, "B D"],
+    labels: Integer[ArrayLike, " B"],
+    centers: Float[ArrayLike, "K D"],
+    *,
+    margin: float = 0.5,
+) -> Float[jax.Array, " B"]:
     """Every embedding closer to its class centre than to any other (CRL; HDCL Eq. 3).
 
     L_i = Σ_{l ≠ y} max(0, m + ‖f_i − c_y‖ − ‖f_i − c_l‖).
 
     Args:
-      embeddings: f, [B, D].
-      labels: y, int [B].
-      centers: c, [K, D]; constants for the loss (wrap them in stop_gradient if they are not).
+      embeddings: f.
+      labels: y.
+      centers: c; constants for the loss (wrap them in stop_gradient if they are not).
       margin: m, not negative; 0.5 suits unit vectors.
 
     Returns:
-      float [B], summed over the other centres, at least 0.
+      Summed over the other centres, at least 0.
 
     Raises:
       ValueError: shapes do not fit, labels are not integers, or the margin is negative.

@@ -4,37 +4,40 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
+from jaxtyping import Float, Shaped
 
 from fgjax.losses import common
 
 
-def _distance(one: ArrayLike, other: ArrayLike, *, squared: bool) -> jax.Array:
+def _distance(
+    one: Float[ArrayLike, "B D"], other: Float[ArrayLike, "B D"], *, squared: bool
+) -> Float[jax.Array, " B"]:
     if squared:
         return jnp.sum(jnp.square(common.as_float(one) - common.as_float(other)), axis=-1)
     return common.euclidean(one, other)
 
 
 def triplet_loss(
-    anchor: ArrayLike,
-    positive: ArrayLike,
-    negative: ArrayLike,
+    anchor: Float[ArrayLike, "B D"],
+    positive: Float[ArrayLike, "B D"],
+    negative: Float[ArrayLike, "B D"],
     *,
     margin: float = 0.2,
     squared: bool = True,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
     """Triplet loss with the papers' ½ (GHNS Eq. 2; HDCL Eq. 2 with `squared=False`).
 
     L = ½ max(0, d(a, p) − d(a, n) + m), d = ‖·‖₂² or ‖·‖₂.
 
     Args:
-      anchor: [B, D].
-      positive: of the anchor's class [B, D].
-      negative: of another class [B, D].
+      anchor: embeddings.
+      positive: of the anchor's class.
+      negative: of another class.
       margin: m, not negative; the papers give none, 0.2 is FaceNet's.
       squared: squared Euclidean distances (GHNS) or plain ones (HDCL).
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes differ or the margin is negative.
@@ -50,18 +53,20 @@ def triplet_loss(
     return 0.5 * jax.nn.relu(near - far + margin)
 
 
-def shuffle_loss(logits: ArrayLike, is_shuffled: ArrayLike) -> jax.Array:
+def shuffle_loss(
+    logits: Float[ArrayLike, "B 2"], is_shuffled: Shaped[ArrayLike, " B"]
+) -> Float[jax.Array, " B"]:
     """Tells whether the three parts are of one image or shuffled (GHNS Eq. 6, L_adv).
 
     Softmax cross-entropy of the two-way linear discriminator D on the parts' features; class 1
     means shuffled, as in the paper's example.
 
     Args:
-      logits: of D, [B, 2].
-      is_shuffled: [B], 1 or True where a part comes from another image.
+      logits: of D.
+      is_shuffled: 1 or True where a part comes from another image.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: logits are not [B, 2] or the batches differ.
@@ -81,28 +86,28 @@ def shuffle_loss(logits: ArrayLike, is_shuffled: ArrayLike) -> jax.Array:
 
 
 def quadruplet_loss(
-    reference: ArrayLike,
-    positive: ArrayLike,
-    hard_negative: ArrayLike,
-    negative: ArrayLike,
+    reference: Float[ArrayLike, "B D"],
+    positive: Float[ArrayLike, "B D"],
+    hard_negative: Float[ArrayLike, "B D"],
+    negative: Float[ArrayLike, "B D"],
     *,
     m1: float = 0.4,
     m2: float = 0.2,
-) -> jax.Array:
+) -> Float[jax.Array, " B"]:
     """Positive before hard negative before negative (GHNS Eq. 9, from Eq. 8).
 
     L = ½ max(0, d(r, p) − d(r, n⁺) + m₁ − m₂) + ½ max(0, d(r, n⁺) − d(r, n) + m₂), d = ‖·‖₂².
 
     Args:
-      reference: r, [B, D].
-      positive: p, of the reference's class [B, D].
-      hard_negative: n⁺, generated [B, D].
-      negative: n, of another class [B, D].
+      reference: r.
+      positive: p, of the reference's class.
+      hard_negative: n⁺, generated.
+      negative: n, of another class.
       m1: margin of the whole order; larger than m2.
       m2: margin between n⁺ and n, above 0.
 
     Returns:
-      float [B], at least 0.
+      At least 0.
 
     Raises:
       ValueError: shapes differ, or not m1 > m2 > 0.
@@ -123,20 +128,24 @@ def quadruplet_loss(
 
 
 def cosine_triplet_loss(
-    anchor: ArrayLike, positive: ArrayLike, negative: ArrayLike, *, margin: float = 0.2
-) -> jax.Array:
+    anchor: Float[ArrayLike, "B D"],
+    positive: Float[ArrayLike, "B D"],
+    negative: Float[ArrayLike, "B D"],
+    *,
+    margin: float = 0.2,
+) -> Float[jax.Array, " B"]:
     """Triplet loss of cosine similarities (CCFR Eq. 5, 6).
 
     L = max(0, a − cos(A, P) + cos(A, N)).
 
     Args:
-      anchor: [B, D].
-      positive: of the anchor's class [B, D].
-      negative: of another class [B, D].
+      anchor: embeddings.
+      positive: of the anchor's class.
+      negative: of another class.
       margin: a, not negative; the paper gives none.
 
     Returns:
-      float [B], in [0, a + 2]. The cosine with a zero vector is 0, without a gradient.
+      In [0, a + 2]. The cosine with a zero vector is 0, without a gradient.
 
     Raises:
       ValueError: shapes differ or the margin is negative.

@@ -26,9 +26,9 @@ def test_the_grid_is_the_papers():
 
 
 def test_the_fused_score_is_eq_11_by_hand():
-    scores = [[[0.75, 0.25]], [[0.5, 0.5]], [[0.0, 1.0]]]
-    assert fusion.fuse(scores, [0.5, 0.25, 0.25]).tolist() == [[0.5, 0.5]]
-    many = fusion.fuse(scores, [[1, 0, 0], [0, 0, 1]])
+    scores = np.array([[[0.75, 0.25]], [[0.5, 0.5]], [[0.0, 1.0]]])
+    assert fusion.fuse(scores, np.array([0.5, 0.25, 0.25])).tolist() == [[0.5, 0.5]]
+    many = fusion.fuse(scores, np.array([[1, 0, 0], [0, 0, 1]]))
     assert many.tolist() == [[[0.75, 0.25]], [[0.0, 1.0]]]
 
 

@@ -59,12 +59,11 @@ def test_the_order_is_that_of_plain_loops(seed, per_class):
 
 def test_by_hand():
     """Two of three near images are of class 1: 0.9 + 0.6 against 0.8, of 2.3 in all."""
-    p = [[0.5, 0.4, 0.1]]
+    p, q = np.array([[0.5, 0.4, 0.1]]), np.array([[1.0, 0.0]])
     angles = np.arccos([0.9, 0.8, 0.6, 0.2])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    scores = rerank(
-        p, [[1, 0]], x, [1, 0, 1, 2], top_n=2, top_m=4, similarity_threshold=0.5, alpha=0.5, beta=2
-    )
+    y = np.array([1, 0, 1, 2])
+    scores = rerank(p, q, x, y, top_n=2, top_m=4, similarity_threshold=0.5, alpha=0.5, beta=2)
     np.testing.assert_allclose(scores[0, :2], [0.25 + 2 * 0.8 / 2.3, 0.2 + 2 * 1.5 / 2.3])
     assert scores[0, 2] < scores[0, :2].min()
 
@@ -97,7 +96,8 @@ def test_an_oracle_never_hurts(seed, top_n):
 
 def test_ties_keep_the_order_of_the_probabilities():
     p = np.array([[0.1, 0.4, 0.2, 0.3]])
-    scores = rerank(p, [[1, 0]], [[1, 0], [1, 0]], [1, 3], top_n=4, top_m=2)
+    q, x = np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [1.0, 0.0]])
+    scores = rerank(p, q, x, np.array([1, 3]), top_n=4, top_m=2)
     assert order_of(scores)[0].tolist() == [1, 3, 2, 0]
 
 

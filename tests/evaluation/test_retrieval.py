@@ -72,7 +72,7 @@ def test_values_worked_out_by_hand():
     angles = np.deg2rad([0, 10, 20, 30, 40])
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     found = retrieval_metrics(
-        points[:1], [7], database=points[1:], database_labels=[7, 1, 7, 1],
+        points[:1], np.array([7]), database=points[1:], database_labels=np.array([7, 1, 7, 1]),
         recall_ks=(1, 2), precision_ks=(1, 2, 3, 4), map_ks=(1, 2, 3, 4),
     )  # fmt: skip
     wanted = {
@@ -97,8 +97,8 @@ def test_the_papers_identity_at_one():
 
 
 def test_a_lone_query_is_counted_and_scores_nothing():
-    x = np.eye(4)
-    found = retrieval_metrics(x, [0, 0, 1, 2], recall_ks=(1, 3), precision_ks=(1,), map_ks=(1,))
+    x, y = np.eye(4), np.array([0, 0, 1, 2])
+    found = retrieval_metrics(x, y, recall_ks=(1, 3), precision_ks=(1,), map_ks=(1,))
     assert found["queries"] == 4 and found["queries_without_relevant"] == 2
     assert found["recall@3"] == 0.5
     # All similarities are equal: the lowest index that is not the query itself comes first.
@@ -108,7 +108,7 @@ def test_a_lone_query_is_counted_and_scores_nothing():
 def test_ties_go_to_the_lower_index_across_blocks(monkeypatch):
     monkeypatch.setattr(retrieval, "_DATABASE_BLOCK", 4)
     database = np.tile(np.eye(2, dtype=np.float32), (8, 1))
-    scores, indices = nearest(database[:2], database, count=5, own=[4, 3])
+    scores, indices = nearest(database[:2], database, count=5, own=np.array([4, 3]))
     np.testing.assert_array_equal(indices, [[0, 2, 6, 8, 10], [1, 5, 7, 9, 11]])
     np.testing.assert_array_equal(scores, np.ones((2, 5)))
 
@@ -124,9 +124,9 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 def test_asking_for_more_than_there_is():
-    scores, indices = nearest(np.eye(3), np.eye(3), count=5, own=[0, 1, 2])
+    scores, indices = nearest(np.eye(3), np.eye(3), count=5, own=np.arange(3))
     assert (indices[:, 2:] == -1).all() and np.isneginf(scores[:, 2:]).all()
-    found = retrieval_metrics(np.eye(3), [0, 0, 1])
+    found = retrieval_metrics(np.eye(3), np.array([0, 0, 1]))
     assert found["recall@32"] == pytest.approx(2 / 3)
 
 
@@ -141,6 +141,7 @@ def test_no_device_gathers_the_scores():
         assert word not in text
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_bad_input_is_refused_in_words():
     x = np.ones((6, 2))
     x[[2, 4], 1] = np.nan

@@ -49,8 +49,8 @@ def test_largest_component_uses_eight_neighbours():
     mask[1, 1] = mask[2, 2] = mask[3, 3] = mask[4, 4] = mask[4, 5] = True  # a diagonal, joined
     mask[8, 0:4] = True
     np.testing.assert_allclose(boxes.largest_component(mask), [0.1, 0.1, 0.5, 0.6])
-    np.testing.assert_allclose(boxes.largest_component(np.zeros((10, 10))), boxes.WHOLE)
-    small = np.zeros((10, 10))
+    np.testing.assert_allclose(boxes.largest_component(np.zeros((10, 10), bool)), boxes.WHOLE)
+    small = np.zeros((10, 10), bool)
     small[0, :4] = 1  # 4 % of the image
     np.testing.assert_allclose(boxes.largest_component(small), boxes.WHOLE)
 

@@ -168,6 +168,7 @@ def test_gradients_away_from_kinks():
         lambda: losses.lapm_loss(np.ones(2), np.ones(2), np.ones(2), np.ones(2), lambda_=2),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_wrong_input_is_refused_at_trace_time(call):
     with pytest.raises(ValueError, match=r"\.$"):
         call()

@@ -41,6 +41,7 @@ def test_compact_and_separate_parts_cost_less():
     assert losses.part_diversity(compact)[0] < losses.part_diversity(spread)[0]
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("loss", [losses.part_distance, losses.part_diversity])
 def test_wrong_rank_is_refused(loss):
     with pytest.raises(ValueError, match="must be"):

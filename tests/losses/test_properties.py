@@ -269,6 +269,7 @@ class Variants(chex.TestCase, parameterized.TestCase):
         lambda: losses.collapse_alarm(np.ones(3)),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_wrong_input_is_one_sentence_at_trace_time(call):
     with pytest.raises(ValueError, match=r"^\w+: [^\n]+\.$"):
         call()
