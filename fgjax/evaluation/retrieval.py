@@ -65,8 +65,8 @@ def nearest(
     Raises:
       UserError: the depths differ or count is not positive.
     """
-    found = list(_blocks(np.asarray(queries), np.asarray(database), count, own))
-    return tuple(np.concatenate(parts) for parts in zip(*found))
+    scores, indices = zip(*_blocks(np.asarray(queries), np.asarray(database), count, own))
+    return np.concatenate(scores), np.concatenate(indices)
 
 
 def _blocks(

@@ -3,7 +3,8 @@
 f(x) is a feature vector, sim(i, j) = ‖f(i) − f(j)‖₂ (Eq. 8).
 """
 
-import chex
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -11,8 +12,13 @@ from jaxtyping import Float, Shaped
 
 from fgjax.losses import common
 
+if TYPE_CHECKING:  # chex does not tell type checkers that it makes dataclasses
+    from dataclasses import dataclass
+else:
+    from chex import dataclass
 
-@chex.dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class MarginStatistics:
     """Adaptive margin of one pair type: scalars, or one value per reference.
 
@@ -25,7 +31,7 @@ class MarginStatistics:
     sigma: Float[jax.Array, "*B"]
 
 
-@chex.dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairMargins:
     """The margins of LAPM's four negative pairs; `ref_dcdic` uses its m1 only."""
 

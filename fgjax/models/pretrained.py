@@ -10,6 +10,7 @@ import logging
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -103,7 +104,7 @@ def _vgg(model: vgg.VGG) -> tuple[Rule, ...]:
     return (convolutions, *torchvision, *timm)
 
 
-_RULES: dict[type[Backbone], Callable[[Backbone], tuple[Rule, ...]]] = {
+_RULES: dict[type[Backbone], Callable[..., tuple[Rule, ...]]] = {
     resnet.ResNet: lambda model: _RESNET,
     vgg.VGG: _vgg,
     densenet.DenseNet: lambda model: _DENSENET,
@@ -116,7 +117,7 @@ _LEAVES = {
 _IGNORED = "num_batches_tracked"
 
 
-def _turned(array: np.ndarray, leaf: str, dimensions: int) -> np.ndarray:
+def _turned(array: np.ndarray, leaf: str | int, dimensions: int) -> np.ndarray:
     """PyTorch's axes to ours: OIHW to HWIO, [out, in] to [in, out], a grid of weights to rows."""
     if leaf != "kernel":
         return array
@@ -203,7 +204,8 @@ def load_pretrained(model: Backbone, source: str) -> list[str]:
         arrays = safetensors.numpy.load_file(path)
     except Exception as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
-    wanted = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
+    state = nnx.state(model, (nnx.Param, nnx.BatchStat))
+    wanted = cast(dict[Path, Any], dict(nnx.to_flat_state(state)))
     shapes = {target: variable.get_value().shape for target, variable in wanted.items()}
     filled, notes, problems = _match(arrays, _RULES[type(model)](model), shapes)
     if problems:
@@ -228,13 +230,15 @@ def _match(arrays: dict[str, np.ndarray], rules: tuple[Rule, ...], shapes: dict[
         module, _, word = key.rpartition(".")
         if word == _IGNORED:
             continue
-        rule, match = next(
-            ((rule, m) for rule in rules if (m := re.fullmatch(rule.pattern, module))), (None, None)
-        )
-        if rule is not None and rule.path is None:
+        found = next(((r, m) for r in rules if (m := re.fullmatch(r.pattern, module))), None)
+        if found is None:
+            problems.append(f"unmapped key {key}")
+            continue
+        rule, match = found
+        if rule.path is None:
             notes[rule.note] = None
             continue
-        target = _target(rule.path(match), word, shapes) if rule is not None else None
+        target = _target(rule.path(match), word, shapes)
         if target is None:
             problems.append(f"unmapped key {key}")
             continue

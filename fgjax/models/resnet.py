@@ -63,7 +63,7 @@ class Bottleneck(nnx.Module):
 class Architecture:
     """What tells one ResNet from another."""
 
-    block: type[nnx.Module]
+    block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, ...]
     widths: tuple[int, ...] = (64, 128, 256, 512)
     strides: tuple[int, ...] = (1, 2, 2, 2)

@@ -45,7 +45,9 @@ def gallery(run: Run, pairs, labels: np.ndarray, *, queries: int = 6, top: int =
     for query in chosen:
         for name, arrays in pairs:
             unit = normalize_rows(arrays["embeddings"])
-            scores, rows = nearest(unit[[query]], unit, count=min(top, len(unit) - 1), own=[query])
+            scores, rows = nearest(
+                unit[[query]], unit, count=min(top, len(unit) - 1), own=np.array([query])
+            )
             images.append(drawing.enlarge(image_of(split, query)))
             captions.append(f"{name}\n{run.dataset.name_of(labels[query])}")
             for score, row in zip(scores[0], rows[0]):
