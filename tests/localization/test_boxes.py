@@ -73,6 +73,17 @@ def test_cam_and_scda_find_a_bright_square():
     np.testing.assert_allclose(cam.cam_box(np.ones((8, 8))), boxes.WHOLE)
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (1, -7), (1, 100), (0.01, 3)])
+def test_cams_threshold_is_a_share_of_its_range(scale, shift):
+    """Two steps of 0, 0.3 and 1 of the range: where the map starts and how high it goes is free."""
+    activation = np.zeros((16, 16))
+    activation[2:14, 2:14], activation[6:10, 6:10] = 0.3, 1.0
+    found = cam.cam_box(activation * scale + shift, threshold=0.25, size=16)
+    np.testing.assert_allclose(found, np.array([2, 2, 14, 14]) / 16)
+    found = cam.cam_box(activation * scale + shift, threshold=0.35, size=16)
+    np.testing.assert_allclose(found, np.array([6, 6, 10, 10]) / 16)
+
+
 def test_peaks_name_the_strongest_cell():
     features = np.zeros((1, 4, 5, 2), np.float32)
     features[0, 1, 3, 0] = 7
