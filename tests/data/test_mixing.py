@@ -149,6 +149,19 @@ def test_donors_come_from_the_training_indices_alone(reader):
         assert set(donors.different(0, 3, rng)) <= set(allowed.tolist())
 
 
+def test_donors_of_other_classes_differ_from_each_other_too():
+    labels = np.repeat(np.arange(4), 5)
+    rng = np.random.default_rng(0)
+    everyone = mixing.Donors(labels, np.arange(20))
+    for _ in range(40):  # three foreign classes for three donors: each of them once
+        assert sorted(labels[everyone.different(7, 3, rng)].tolist()) == [0, 2, 3]
+    few = mixing.Donors(
+        labels, np.arange(10)
+    )  # classes 0 and 1: they repeat, never the reference's
+    for _ in range(10):
+        assert labels[few.different(7, 3, rng)].tolist() == [0, 0, 0]
+
+
 def test_cutmix_uses_any_box_and_both_images_same_place(reader):
     example = make(reader, kind="cutmix")(1, 5)
     parts = [boxes.to_pixels(p, SIZE, SIZE) for p in reader.parts[5]]
