@@ -1,0 +1,180 @@
+"""What decides a stage: its fingerprint, and the folder that is refused."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from fgjax import config as config_module
+from fgjax.config import Training, differences, flatten, identity
+from fgjax.errors import UserError
+from fgjax.training.run import Run
+
+# How a run is carried out, and its name.
+CARRIED_OUT = {
+    "name", "reuse", "data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
+    "checkpoints.every_steps", "checkpoints.evaluate_every",
+}  # fmt: skip
+# What the dataset's name and fingerprint say.
+OF_THE_DATASET = {
+    "data.dataset", "data.path", "data.test_share", "data.split_seed", "data.zero_shot",
+}  # fmt: skip
+
+
+def other(value):
+    """A different value of the same type."""
+    if isinstance(value, bool):
+        return not value
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+def changed(config, name):
+    """A copy of a config in which one dotted field is another."""
+    config = copy.deepcopy(config)
+    *path, last = name.split(".")
+    holder = config
+    for part in path:
+        holder = getattr(holder, part)
+    setattr(holder, last, other(getattr(holder, last)))
+    return config
+
+
+class FakeDataset:
+    """As much of a dataset as a stage's identity reads."""
+
+    def __init__(self, labels, name="birds", fingerprint="abc"):
+        self.name, self.fingerprint = name, fingerprint
+        self.train = type("Split", (), {"labels": labels})
+
+
+@pytest.fixture
+def fingerprint(tmp_path):
+    """Of a stage under a config; every call has a workdir of its own."""
+    numbers = iter(range(1000))
+
+    def make(config=None, *settings, dataset=None, **options):
+        run = Run(config or bare(), dataset or FakeDataset([0, 0, 1, 1]),
+                  tmp_path / str(next(numbers)))  # fmt: skip
+        return run.stage("some", *settings, **options).fingerprint
+
+    return make
+
+
+def bare():
+    return config_module.Config()
+
+
+FIELDS = sorted(set(flatten(bare())) - {"method"})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_that_decides_a_result_decides_the_stage(name, fingerprint):
+    """A new field of the config fails here until a stage's identity knows it, or one of the lists
+    above says why it need not.
+    """
+    same = fingerprint(changed(bare(), name)) == fingerprint()
+    assert same == (name in CARRIED_OUT | OF_THE_DATASET)
+
+
+@pytest.mark.parametrize("name", sorted(flatten(Training())))
+def test_every_field_of_its_settings_decides_the_stage(name, fingerprint):
+    assert fingerprint(None, changed(Training(), name)) != fingerprint(None, Training())
+
+
+def test_dataset_extras_and_earlier_stages_decide_the_stage(fingerprint, tmp_path):
+    run = Run(bare(), FakeDataset([0, 1]), tmp_path / "before")
+    one, two = run.stage("one"), run.stage("two")
+    again = Run(bare(), FakeDataset([0, 1], name="cars"), tmp_path / "again").stage("one")
+    found = [
+        fingerprint(),
+        fingerprint(dataset=FakeDataset([0, 1], name="cars")),
+        fingerprint(dataset=FakeDataset([0, 1], fingerprint="abd")),
+        fingerprint(margin=0.5),
+        fingerprint(margin=0.25),
+        fingerprint(after=(one,)),
+        fingerprint(after=(again,)),
+        fingerprint(after=(two,)),
+        fingerprint(after=(one, two)),
+        run.stage("three").fingerprint,
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint(after=(two, one)) == fingerprint(after=(one, two))
+    assert fingerprint() == fingerprint()
+
+
+def test_what_the_identity_of_a_run_leaves_out():
+    """The run's name stays in it: two rows of a study keep their workdirs apart."""
+    assert set(flatten(bare())) - set(identity(bare())) == CARRIED_OUT - {"name"}
+
+
+def test_flatten_names_every_leaf():
+    found = flatten(bare())
+    assert found["data.augmentation.crop_scale"] == 0.875
+    assert "data" not in found and "data.augmentation" not in found
+    assert all(f"optimizer.{f.name}" in flatten(Training())
+               for f in dataclasses.fields(config_module.Optimizer))  # fmt: skip
+    assert flatten(config_module.Row("a", {}, metric="b"), "x.") == {
+        "x.name": "a", "x.overrides": {}, "x.paper": None, "x.metric": "b",
+    }  # fmt: skip
+
+    @dataclasses.dataclass
+    class Scales:
+        of: tuple[float, ...] = (0.2, 0.4)
+
+    assert flatten(Scales()) == {"of": [0.2, 0.4]}  # as JSON gives it back
+
+
+def test_differences_are_one_sentence_a_field():
+    old, new = {"a": 1, "b": [1, 2], "gone": "x", "same": None}, {"a": 2, "b": [1], "c": 0.5}
+    assert differences(old, new | {"same": None}) == [
+        "a: 1 -> 2", "b: [1, 2] -> [1]", "c: 'absent' -> 0.5", "gone: 'x' -> 'absent'",
+    ]  # fmt: skip
+    assert differences(old, dict(old)) == []
+
+
+def test_a_folder_of_another_config_is_refused_by_field(tmp_path):
+    run = Run(bare(), FakeDataset([0, 1]), tmp_path)
+    first = run.stage("some", Training(), margin=0.5, scales=(1, 2))
+    assert first.folder == tmp_path / "some" and not first.done
+    stored = json.loads((first.folder / "stage.json").read_text())
+    assert stored["dtype"] == "float32" and stored["scales"] == [1, 2] and stored["epochs"] == 30
+    again = run.stage("some", Training(), margin=0.5, scales=(1, 2))
+    assert again.fingerprint == first.fingerprint and run.stages == {"some": again}
+    for name, wanted in (("dtype", r"dtype: 'float32' -> 'float32x'"), ("seed", r"seed: 0 -> 1")):
+        with pytest.raises(UserError, match=wanted):
+            Run(changed(bare(), name), FakeDataset([0, 1]), tmp_path).stage(
+                "some", Training(), margin=0.5, scales=(1, 2)
+            )
+
+
+def test_a_pool_keeps_stages_by_what_decides_them(tmp_path):
+    pool, data = tmp_path / "pool", FakeDataset([0, 1])
+    one = Run(bare(), data, tmp_path / "a", pool).stage("some")
+    same = Run(changed(bare(), "name"), data, tmp_path / "b", pool).stage("some")
+    two = Run(changed(bare(), "seed"), data, tmp_path / "c", pool).stage("some")
+    assert one.folder == same.folder == pool / f"some-{one.fingerprint}"
+    assert two.folder != one.folder and two.folder.parent == pool
+    assert len(one.fingerprint) == 12
+
+
+def test_what_is_reused(tmp_path):
+    data, theirs = FakeDataset([0, 1]), tmp_path / "theirs"
+    source = Run(bare(), data, theirs)
+    finished, open_one = source.stage("finished", margin=1), source.stage("open")
+    finished.finish({"top1": 0.5})
+    config = bare()
+    config.reuse = str(theirs)
+    run = Run(config, data, tmp_path / "ours")
+    taken = run.stage("finished", margin=1)
+    assert taken.folder == theirs / "finished" and taken.metrics == {"top1": 0.5} and taken.done
+    assert run.stages["finished"] is taken
+    assert run.stage("open").folder == tmp_path / "ours" / "open"  # theirs never ended
+    assert run.stage("finished", margin=2).folder == tmp_path / "ours" / "finished"  # does not fit
+    with pytest.raises(UserError, match=r"cannot be reused: it holds a stage .*margin: 1 -> 3"):
+        run.stage("finished", margin=3, shared=True)
+    for name in ("open", "absent"):
+        with pytest.raises(UserError, match=f"no finished stage {name}"):
+            run.stage(name, shared=True)
+    assert run.stage("finished", margin=1, shared=True).folder == finished.folder
+    assert not open_one.done
