@@ -214,6 +214,38 @@ def test_schedules():
                                atol=1e-9)  # fmt: skip
 
 
+def test_steps_under_a_warm_up_count_from_the_first_one():
+    """Decay every 3 epochs, 2 of warm-up: boundaries stay at epochs 3 and 6 of all 8."""
+    config = Optimizer("sgd", 1.0, schedule="step", decay_rate=0.5, decay_epochs=3, warmup_epochs=2)
+    rate = optimizer.learning_rate(config, steps_per_epoch=4, epochs=8)
+    found = [float(rate(step)) for step in range(32)]
+    wanted = [step / 8 for step in range(8)] + [1.0] * 4 + [0.5] * 12 + [0.25] * 8
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("warmup", "rates"), [(4, [1, 1, 0.5]), (4.5, [8 / 9, 1, 0.5])])
+def test_decays_inside_the_warm_up_are_left_out(warmup, rates):
+    """Decay every 2 epochs: epochs 2 and 4 lie in the warm-up, 6 does not."""
+    config = Optimizer("sgd", 1.0, schedule="step", decay_rate=0.5, decay_epochs=2,
+                       warmup_epochs=warmup)  # fmt: skip
+    rate = optimizer.learning_rate(config, steps_per_epoch=2, epochs=7)
+    np.testing.assert_allclose([rate(8), rate(11), rate(12)], rates, rtol=1e-6)
+
+
+def test_every_step_has_a_key_of_its_own(tmp_path):
+    """Folded from the stage's key and the step: what a resumed run draws, too."""
+
+    def drawing(model, batch, statistics, key):
+        value, _ = loss(model, batch, statistics, key)
+        return value, {"drawn": jax.random.uniform(key)}
+
+    train(tmp_path, epochs=4, steps=1, loss=drawing)  # one step an epoch: metrics are its own
+    found = [line["drawn"] for line in read_metrics(tmp_path)]
+    keys = [jax.random.fold_in(jax.random.key(1), step) for step in range(4)]
+    np.testing.assert_allclose(found, [float(jax.random.uniform(key)) for key in keys], rtol=1e-6)
+    assert len(set(found)) == 4
+
+
 def test_sgd_is_pytorchs():
     """g ← g + λ w; v ← μ v + g; w ← w − η v."""
     config = Optimizer("sgd", 0.1, momentum=0.9, weight_decay=0.01, schedule="constant")
