@@ -19,7 +19,7 @@ def corner(box):
 
 @pytest.fixture
 def located(tiny_config, tiny_dataset, tmp_path, monkeypatch):
-    """`locate_objects` by a network whose CAMs of true and predicted class are different corners."""
+    """`locate_objects` with CAMs of true and predicted class in different corners."""
     maps = {"true": corner(TRUE), "predicted": corner(PREDICTED), "sum": corner([0, 0.5, 0.5, 1])}
 
     def iterate(model, reader, indices, *, batch_size, outputs_of):
