@@ -1,6 +1,5 @@
 """The loop: devices, resuming, freezing, compiling, and stopping on NaN."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -15,10 +14,10 @@ import optax
 import pytest
 from flax import nnx
 
-from fgjax.config import Checkpoints, Data, Optimizer
+from fgjax.config import Checkpoints, Data
 from fgjax.errors import UserError
 from fgjax.models import layers
-from fgjax.training import checkpoints, fit, optimizer
+from fgjax.training import checkpoints, fit
 from fgjax.training.logging import read_metrics
 
 
@@ -202,36 +201,6 @@ def test_one_device_and_four_give_the_same_losses(tmp_path):
     np.testing.assert_allclose(curves[1], curves[4], rtol=1e-4)
 
 
-def test_schedules():
-    sgd = Optimizer("sgd", 0.001, schedule="step", decay_rate=0.09, decay_epochs=50)
-    rate = optimizer.learning_rate(sgd, steps_per_epoch=10, epochs=200)
-    found = [float(rate(epoch * 10)) for epoch in (0, 49, 50, 99, 100, 150)]
-    wanted = [1e-3, 1e-3, 9e-5, 9e-5, 8.1e-6, 7.29e-7]
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    cosine = dataclasses.replace(sgd, schedule="cosine", warmup_epochs=2)
-    rate = optimizer.learning_rate(cosine, steps_per_epoch=10, epochs=12)
-    np.testing.assert_allclose([rate(0), rate(10), rate(20), rate(120)], [0, 5e-4, 1e-3, 0],
-                               atol=1e-9)  # fmt: skip
-
-
-def test_steps_under_a_warm_up_count_from_the_first_one():
-    """Decay every 3 epochs, 2 of warm-up: boundaries stay at epochs 3 and 6 of all 8."""
-    config = Optimizer("sgd", 1.0, schedule="step", decay_rate=0.5, decay_epochs=3, warmup_epochs=2)
-    rate = optimizer.learning_rate(config, steps_per_epoch=4, epochs=8)
-    found = [float(rate(step)) for step in range(32)]
-    wanted = [step / 8 for step in range(8)] + [1.0] * 4 + [0.5] * 12 + [0.25] * 8
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-
-
-@pytest.mark.parametrize(("warmup", "rates"), [(4, [1, 1, 0.5]), (4.5, [8 / 9, 1, 0.5])])
-def test_decays_inside_the_warm_up_are_left_out(warmup, rates):
-    """Decay every 2 epochs: epochs 2 and 4 lie in the warm-up, 6 does not."""
-    config = Optimizer("sgd", 1.0, schedule="step", decay_rate=0.5, decay_epochs=2,
-                       warmup_epochs=warmup)  # fmt: skip
-    rate = optimizer.learning_rate(config, steps_per_epoch=2, epochs=7)
-    np.testing.assert_allclose([rate(8), rate(11), rate(12)], rates, rtol=1e-6)
-
-
 def test_every_step_has_a_key_of_its_own(tmp_path):
     """Folded from the stage's key and the step: what a resumed run draws, too."""
 
@@ -244,17 +213,3 @@ def test_every_step_has_a_key_of_its_own(tmp_path):
     keys = [jax.random.fold_in(jax.random.key(1), step) for step in range(4)]
     np.testing.assert_allclose(found, [float(jax.random.uniform(key)) for key in keys], rtol=1e-6)
     assert len(set(found)) == 4
-
-
-def test_sgd_is_pytorchs():
-    """g ← g + λ w; v ← μ v + g; w ← w − η v."""
-    config = Optimizer("sgd", 0.1, momentum=0.9, weight_decay=0.01, schedule="constant")
-    update = optimizer.make(config, steps_per_epoch=1, epochs=1)
-    w, state, velocity, wanted = jnp.float32(2.0), None, 0.0, 2.0
-    state = update.init(w)
-    for gradient in (1.0, -0.5, 0.3):
-        change, state = update.update(jnp.float32(gradient), state, w)
-        w = optax.apply_updates(w, change)
-        velocity = 0.9 * velocity + gradient + 0.01 * wanted
-        wanted -= 0.1 * velocity
-    assert float(w) == pytest.approx(wanted, rel=1e-6)
