@@ -3,6 +3,7 @@
 import dataclasses
 import fractions
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,17 +11,34 @@ from hypothesis import strategies as st
 
 from fgjax.config import Augmentation
 from fgjax.data import loading, mixing
+from fgjax.data.datasets import Split
 from fgjax.localization import boxes
 
 SIZE = 32
 
 
-@pytest.fixture
-def reader(tiny_dataset):
-    return loading.Reader(
-        tiny_dataset.train, SIZE, Augmentation(crop_scale=1.0, flip=False),
-        parts=tiny_dataset.train.parts,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def reader():
+    """Four images of noise for each of 24 classes; every image has three parts of its own."""
+    rng = np.random.default_rng(0)
+    encoded = [
+        {
+            "image": cv2.imencode(".png", rng.integers(0, 255, (40, 48, 3)).astype(np.uint8))[
+                1
+            ].tobytes()
+        }
+        for _ in range(96)
+    ]
+    low = rng.uniform(0, 0.6, (96, 3, 2))
+    parts = np.concatenate([low, low + rng.uniform(0.2, 0.4, (96, 3, 2))], axis=2)
+    split = Split(
+        source=encoded,
+        labels=np.repeat(np.arange(24), 4).astype(np.int32),
+        boxes=np.full((96, 4), np.nan, np.float32),
+        parts=parts.astype(np.float32),
+        filenames=tuple(f"{row}.png" for row in range(96)),
+    )
+    return loading.Reader(split, SIZE, Augmentation(crop_scale=1.0, flip=False), parts=split.parts)
 
 
 def make(reader, indices=None, **options):
@@ -134,8 +152,6 @@ def test_a_class_with_one_image_takes_the_flipped_reference(reader):
     flipped = reference[:, ::-1]
     part = [boxes.to_pixels(p, SIZE, SIZE) for p in reader.parts[alone]].index((y0, x0, y1, x1))
     v0, u0, v1, u1 = boxes.to_pixels(boxes.flip(reader.parts[alone])[part], SIZE, SIZE)
-    import cv2
-
     wanted = cv2.resize(flipped[v0:v1, u0:u1], (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(example["image"][1][y0:y1, x0:x1], wanted)
 

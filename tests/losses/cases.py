@@ -9,7 +9,7 @@ import numpy as np
 
 from fgjax import losses
 
-MARGIN = losses.MarginStatistics(m1=jnp.float32(1.5), sigma=jnp.float32(0.4))
+MARGIN = losses.MarginStatistics(m1=np.float32(1.5), sigma=np.float32(0.4))
 MARGINS = losses.PairMargins(
     ref_dcdi1=MARGIN, ref_dcdi2=MARGIN, dcdi1_dcdi2=MARGIN, ref_dcdic=MARGIN
 )
