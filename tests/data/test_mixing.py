@@ -68,6 +68,26 @@ def test_weights_sum_to_one(rectangles):
     assert (weights >= 0).all()
 
 
+class Drawn:
+    """Random numbers that are known."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def uniform(self, *arguments):
+        assert arguments in ((), (0, 1, 2))
+        return self.values.pop(0)
+
+
+def test_a_random_box_by_hand():
+    """θ = 0.75 leaves a quarter of the area, half of each side; θ = 0.36 a side of 0.8, clipped."""
+    found = mixing.random_box(Drawn(0.75, np.array([0.5, 0.375])))
+    np.testing.assert_allclose(found, [0.25, 0.125, 0.75, 0.625])
+    assert found.dtype == np.float32
+    found = mixing.random_box(Drawn(0.36, np.array([0.1, 0.9])))
+    np.testing.assert_allclose(found, [0, 0.5, 0.5, 1])
+
+
 def test_positive_sets_keep_the_class_and_negative_ones_do_not(reader):
     both = make(reader)
     for position in range(12):

@@ -1,5 +1,6 @@
 """Boxes and maps by hand."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -55,6 +56,61 @@ def test_largest_component_uses_eight_neighbours():
     np.testing.assert_allclose(boxes.largest_component(small), boxes.WHOLE)
 
 
+def test_the_largest_of_several_components_is_taken():
+    mask = np.zeros((10, 20), bool)
+    mask[0:3, 0:4] = mask[4:9, 2:7] = mask[4:9, 12:16] = True  # 12, 25 and 20 pixels
+    found = boxes.largest_component(mask)
+    np.testing.assert_allclose(found, [0.4, 0.1, 0.9, 0.35], rtol=1e-6)
+    assert found.dtype == np.float32
+    mask[4:9, 16] = True  # 25 and 25: the first in raster order
+    np.testing.assert_allclose(boxes.largest_component(mask), [0.4, 0.1, 0.9, 0.35], rtol=1e-6)
+    exactly = np.zeros((10, 10), int)
+    exactly[3, 2:7] = 1  # 5 %
+    np.testing.assert_allclose(boxes.largest_component(exactly), [0.3, 0.2, 0.4, 0.7])
+    np.testing.assert_allclose(boxes.largest_component(exactly, smallest=0.06), boxes.WHOLE)
+
+
+def test_boxes_by_hand():
+    given = [[[0.125, 0.25, 0.5, 0.625]], [[0, 0, 1, 0.5]]]
+    np.testing.assert_allclose(boxes.flip(given), [[[0.125, 0.375, 0.5, 0.75]], [[0, 0.5, 1, 1]]])
+    np.testing.assert_allclose(boxes.area(given), [[0.375 * 0.375], [0.5]])
+    assert boxes.area([0.5, 0.5, 0.25, 0.75]) == 0
+    np.testing.assert_allclose(boxes.centers(given), [[[0.3125, 0.4375]], [[0.5, 0.25]]])
+    found = boxes.around([[[0.5, 0.25]], [[0, 1]]], 0.375)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[[0.125, 0, 0.875, 0.625]], [[0, 0.625, 0.375, 1]]])
+
+
+def test_a_box_contains_its_borders():
+    box = [0.25, 0.25, 0.5, 0.75]
+    points = [[0.25, 0.75], [0.5, 0.25], [0.3, 0.5], [0.2, 0.5], [0.6, 0.5], [0.3, 0.2], [0.3, 0.8]]
+    assert boxes.contains(box, points).tolist() == [True] * 3 + [False] * 4
+    many = boxes.contains([box, [0, 0, 1, 1]], [[0.2, 0.5], [0.2, 0.5]])
+    assert many.tolist() == [False, True]
+
+
+def test_windows_by_hand():
+    window = [0.25, 0.5, 0.75, 1.0]
+    found = boxes.to_window([[0.375, 0.5, 0.5, 0.75], [0, 0, 1, 1], [0.9, 0.1, 2, 0.2]], window)
+    wanted = [[0.25, 0, 0.5, 0.5], [0, 0, 1, 1], [1, 0, 1, 0]]
+    np.testing.assert_allclose(found, wanted)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(boxes.from_window([0, 0.5, 0.5, 1], window), [0.25, 0.75, 0.5, 1])
+    narrow = boxes.to_window([0.5, 0.5, 0.5, 0.5 + 1e-7], [0.5, 0.5, 0.5, 1])  # no height at all
+    np.testing.assert_allclose(narrow, [0, 0, 0, 2e-7], atol=1e-7)
+    tiny = boxes.to_window([0.5, 0, 0.75, 1], [0.5, 0, 0.5 + 2**-19, 1])
+    np.testing.assert_allclose(tiny, [0, 0, 1, 1])
+
+
+def test_pixels_by_hand():
+    assert boxes.to_pixels([0.24, 0.26, 0.76, 0.74], 10, 10) == (2, 3, 8, 7)
+    assert boxes.to_pixels([0, 0, 1, 1], 7, 9) == (0, 0, 7, 9)
+    assert boxes.to_pixels([0.5, 0.5, 0.5, 0.5], 10, 20) == (5, 10, 6, 11)
+    assert boxes.to_pixels([1, 1, 1, 1], 10, 20) == (9, 19, 10, 20)
+    assert boxes.to_pixels([-1, -1, -0.5, -0.5], 10, 20) == (0, 0, 1, 1)
+    assert boxes.to_pixels([2, 2, 3, 3], 10, 20) == (9, 19, 10, 20)
+
+
 def test_cam_is_the_weighted_sum_of_the_true_class():
     rng = np.random.default_rng(0)
     features, weights = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(5, 6))
@@ -82,6 +138,67 @@ def test_cams_threshold_is_a_share_of_its_range(scale, shift):
     np.testing.assert_allclose(found, np.array([2, 2, 14, 14]) / 16)
     found = cam.cam_box(activation * scale + shift, threshold=0.35, size=16)
     np.testing.assert_allclose(found, np.array([6, 6, 10, 10]) / 16)
+
+
+def steps(values):
+    """A map of four equal columns, as integers: what is given may be of any type."""
+    return np.repeat(np.array([values]), 16, axis=0).repeat(4, axis=1)
+
+
+def test_cams_threshold_is_reached_and_scdas_is_passed():
+    found = cam.cam_box(steps([4, 1, 0, 0]), threshold=0.25, size=16)
+    np.testing.assert_allclose(found, [0, 0, 1, 0.5])
+    found = cam.scda_box(steps([3, 2, 2, 1]), size=16)  # the mean is 2
+    np.testing.assert_allclose(found, [0, 0, 1, 0.25])
+    found = cam.scda_box(steps([3, 2, 2, 1]), threshold=0.75, size=16)
+    np.testing.assert_allclose(found, [0, 0, 1, 0.75])
+    np.testing.assert_allclose(cam.scda_box(steps([8, 5, 2, 1]), threshold=1.5, size=16),
+                               [0, 0, 1, 0.25])  # fmt: skip
+
+
+@pytest.mark.parametrize("find", [cam.cam_box, cam.scda_box])
+def test_maps_are_brought_to_224_pixels(find):
+    activation = np.zeros((7, 7), np.float32)
+    activation[2:5, 1:4] = 1
+    pixels = find(activation) * 224
+    np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-3)
+    again = find(cv2.resize(activation, (224, 224)), size=224) * 224
+    # The mean of a map that was brought to its size is another, so that SCDA's border may move.
+    np.testing.assert_allclose(pixels, again, atol=0 if find is cam.cam_box else 4)
+
+
+def test_cams_threshold_is_a_fifth_by_default():
+    np.testing.assert_allclose(cam.cam_box(steps([100, 21, 19, 0]), size=16), [0, 0, 1, 0.5])
+
+
+def test_a_map_that_is_constant_but_for_rounding_gives_the_whole_image():
+    flat = np.full((16, 16), 1e-13, np.float32)
+    flat[4:12, 4:12] = 2e-13
+    np.testing.assert_array_equal(cam.cam_box(flat), boxes.WHOLE)
+    faint = np.full((16, 16), 1e-9, np.float32)
+    faint[4:12, 4:12] = 1e-6
+    assert cam.cam_box(faint, size=16).tolist() == [0.25, 0.25, 0.75, 0.75]
+
+
+def test_scda_adds_the_channels():
+    found = cam.channel_sum(np.arange(8, dtype=np.float16).reshape(1, 2, 2, 2))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[[1, 5], [9, 13]]])
+
+
+def test_part_scores_and_centers_by_loops():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, 3, 4, 5)).astype(np.float16)
+    gates = rng.uniform(size=(2, 3, 5)).astype(np.float32)
+    found = grouping.part_scores(features, gates)
+    assert found.shape == (2, 3, 4, 3) and found.dtype == np.float32
+    for b, n in np.ndindex(2, 3):
+        wanted = sum(gates[b, n, c] * np.float64(features[b, ..., c]) for c in range(5))
+        np.testing.assert_allclose(found[b, ..., n], wanted, rtol=1e-4, atol=1e-5)
+    for b, n in np.ndindex(2, 3):
+        y, x = np.unravel_index(np.argmax(found[b, ..., n]), (3, 4))
+        wanted = [(y + 0.5) / 3, (x + 0.5) / 4]
+        np.testing.assert_allclose(grouping.part_centers(found)[b, n], wanted, rtol=1e-6)
 
 
 def test_peaks_name_the_strongest_cell():
