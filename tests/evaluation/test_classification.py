@@ -1,10 +1,14 @@
 """Top-k with ties, mean accuracy of classes, confusions: by hand and against plain loops."""
 
 import math
+import types
 from fractions import Fraction
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,3 +102,65 @@ def test_the_most_confused_pairs_by_hand():
     assert classification.most_confused(np.eye(4), np.arange(4)) == []
     many = classification.most_confused(np.eye(6)[np.arange(36) % 6], np.arange(36) // 6)
     assert many == [(i, j, 1) for i in range(6) for j in range(6) if i != j][:10]
+
+
+class Linear(nnx.Module):
+    """Logits of an image's mean colour, other ones while training."""
+
+    def __init__(self):
+        self.kernel = nnx.Param(jnp.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.5]]))
+        self.training = nnx.Variable(jnp.array(1.0))
+
+    def eval(self, **attributes):
+        self.training[...] = jnp.array(0.0)
+
+    def __call__(self, images):
+        return {"logits": jnp.mean(images, axis=(1, 2)) @ self.kernel[...] + self.training[...]}
+
+
+class Colours:
+    """A reader of images of one colour each."""
+
+    def __init__(self, count):
+        self.colours = np.random.default_rng(0).integers(0, 255, (count, 3)).astype(np.uint8)
+        self.split = types.SimpleNamespace(labels=np.arange(count) % 2)
+
+    def read(self, index):
+        return np.broadcast_to(self.colours[index], (4, 4, 3)).copy(), None
+
+
+def test_logits_come_in_the_order_of_the_indices():
+    """Seven images in batches of four devices' worth: the padding of the last one is cut off."""
+    reader, indices = Colours(11), np.array([3, 9, 0, 10, 5, 5, 1])
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    unit = (reader.colours[indices].astype(float) - mean) / std
+    wanted = unit @ [[1.0, 0.0], [0.0, 2.0], [3.0, 0.5]]
+    found = classification.predict_logits(Linear(), reader, indices, batch_size=3)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    parts = list(
+        classification.iterate(
+            Linear(), reader, indices, batch_size=3, outputs_of=classification.logits_of
+        )
+    )
+    assert [rows.tolist() for _, rows in parts] == [[3, 9, 0, 10], [5, 5, 1]]
+    assert all(isinstance(outputs["logits"], np.ndarray) for outputs, _ in parts)
+
+
+def test_a_model_on_one_device_is_copied_to_all():
+    model, batch = Linear(), {"image": np.zeros((4, 2, 2, 3), np.uint8)}
+    first = classification.forward(model, classification.logits_of, batch)["logits"]
+    assert len(model.kernel[...].devices()) == jax.device_count() == 4
+    model.kernel[...] = model.kernel[...] * 2  # its values are looked at again
+    second = classification.forward(model, classification.logits_of, batch)["logits"]
+    np.testing.assert_allclose(second - 1, 2 * (first - 1), rtol=1e-5)
+    shape = lambda model, batch: {"shape": batch["image"] * 0 + 1}  # noqa: E731
+    assert set(classification.forward(model, shape, batch)) == {"shape"}
+
+
+def test_probabilities_are_those_of_float32_rows():
+    logits = np.array([[[1.0, 2.0, 4.0], [500.0, 500.0, -500.0]]])
+    found = classification.softmax(logits)
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    np.testing.assert_allclose(found, raised / raised.sum(axis=-1, keepdims=True), rtol=1e-6)
+    assert isinstance(found, np.ndarray) and found.dtype == np.float32
+    assert classification.softmax([[0, 0]]).tolist() == [[0.5, 0.5]]
