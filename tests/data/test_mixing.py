@@ -2,6 +2,7 @@
 
 import dataclasses
 import fractions
+import types
 
 import cv2
 import numpy as np
@@ -210,3 +211,138 @@ def test_cutmix_uses_any_box_and_both_images_same_place(reader):
     assert mixed["weights"].sum() == pytest.approx(1)
     plain = mixing.SingleMixing(reader, mixing.Donors(reader.split.labels, np.arange(96)), 1)
     assert plain(0, 5)["weights"].tolist() == [[1, 0, 0]]
+
+
+class Seen:
+    """A reader of flat images that keeps what it was asked for, as it stood at that time."""
+
+    size, split = SIZE, types.SimpleNamespace(labels=np.repeat(np.arange(5), 4))
+
+    def __init__(self):
+        self.asked = []
+
+    def read(self, index, rng, *, flip=None, out=None):
+        self.asked.append((int(index), rng.bit_generator.state["state"]["state"], flip))
+        rng.uniform()
+        image = np.full((SIZE, SIZE, 3), index, np.uint8)
+        if out is not None:
+            out[:] = image
+        parts = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
+        return image, parts
+
+
+TYPES = {
+    "image": np.uint8, "labels": np.int32, "weights": np.float32, "is_positive": np.float32,
+    "label": np.int32, "index": np.int32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("position", [3, 4])
+@pytest.mark.parametrize("kind", ["parts", "cutmix"])
+def test_a_set_is_a_function_of_seed_and_position(kind, position):
+    """One generator serves the reference, the donors and the boxes, in this order."""
+    reader = Seen()
+    donors = mixing.Donors(reader.split.labels, np.arange(20))
+    mixer = mixing.SetMixing(reader, donors, seed=5, kind=kind)
+    example = mixer(position, 6)
+    assert {name: value.dtype for name, value in example.items()} == TYPES
+    assert (example["label"], example["index"]) == (1, 6)
+    positive = position == 3
+    assert example["is_positive"] == positive
+    rng = loading.generator(5, position)
+    again = Seen()
+    again.read(6, rng)
+    rows = donors.same(6, 2, rng) if positive else donors.different(6, 3, rng)
+    for row in rows:
+        again.read(row, rng)
+    if positive:
+        rows += donors.different(6, 1, rng)
+        again.read(rows[-1], rng)
+    assert reader.asked == again.asked
+    labels = reader.split.labels[rows]
+    assert example["labels"].tolist() == [
+        [1, 1, 1], [1, labels[0], labels[1]], [1, labels[0], labels[1]], [labels[2]] * 3,
+    ]  # fmt: skip
+    assert example["weights"][[0, 3]].tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert (example["image"][0] == 6).all() and (example["image"][3] == rows[2]).all()
+    corners = [np.array([0, 0, 0.5, 0.5]), np.array([0.5, 0.5, 1, 1])]
+    plans = [[(0, None)], [(0, None), (1, None)]]  # slot by slot: which donor, which part
+    if kind == "parts":
+        first, second = rng.permutation(2)
+        plans = [[(0, rng.integers(2))], [(0, first), (1, second)]]
+    wanted = np.full((2, SIZE, SIZE), 6, np.uint8)
+    for slot, plan in enumerate(plans):
+        for donor, part in plan:
+            box = corners[part] if kind == "parts" else mixing.random_box(rng)
+            y0, x0, y1, x1 = boxes.to_pixels(box, SIZE, SIZE)
+            wanted[slot, y0:y1, x0:x1] = rows[donor]
+    np.testing.assert_array_equal(example["image"][1:3, ..., 0], wanted)
+    for slot in (1, 2):
+        shares = [np.mean(wanted[slot - 1] == image) for image in (6, *rows[:2])]
+        np.testing.assert_allclose(example["weights"][slot], shares, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["none", "cutmix"])
+def test_a_single_image_is_a_function_of_seed_and_position(kind):
+    reader, allowed = Seen(), np.arange(8, 20)
+    mixer = mixing.SingleMixing(reader, mixing.Donors(reader.split.labels, allowed), 5, kind)
+    example = mixer(9, 6)
+    assert {name: value.dtype for name, value in example.items()} == TYPES
+    assert (example["label"], example["index"], example["is_positive"]) == (1, 6, 0)
+    rng, again, wanted, other = loading.generator(5, 9), Seen(), np.full((SIZE, SIZE), 6), 1
+    again.read(6, rng)
+    if kind == "cutmix":
+        row = int(rng.choice(allowed))
+        again.read(row, rng)
+        y0, x0, y1, x1 = boxes.to_pixels(mixing.random_box(rng), SIZE, SIZE)
+        wanted[y0:y1, x0:x1], other = row, row // 4
+    assert reader.asked == again.asked
+    np.testing.assert_array_equal(example["image"][0, ..., 1], wanted)
+    assert example["labels"].tolist() == [[1, other, 1]]
+    share = np.mean(wanted != 6)
+    np.testing.assert_allclose(example["weights"], [[1 - share, share, 0]], rtol=1e-6)
+
+
+def test_a_class_of_two_images_has_one_donor_and_the_flipped_reference():
+    reader = Seen()
+    donors = mixing.Donors(reader.split.labels, np.array([6, 7, 0, 1, 8]))
+    example = mixing.SetMixing(reader, donors, seed=0, ratio=(1, 0))(0, 6)
+    assert [(row, flip) for row, _, flip in reader.asked[:3]] == [(6, None), (7, None), (6, True)]
+    assert reader.asked[3][0] in (0, 1, 8) and len(reader.asked) == 4
+    assert example["labels"][:3].tolist() == [[1, 1, 1]] * 3
+
+
+def test_pasting_by_hand():
+    """A gradient of 2 × 4 pixels over 4 × 2: rows doubled, columns halved, bilinearly."""
+    image = np.zeros((8, 10, 3), np.uint8)
+    donor = np.zeros((4, 8, 3), np.uint8)
+    donor[1:3, 2:6] = np.array([[0, 40, 80, 120], [100, 140, 180, 220]])[..., None]
+    where = mixing.paste(image, [0.5, 0.2, 1, 0.4], donor, [0.25, 0.25, 0.75, 0.75])
+    assert where == (4, 2, 8, 4)
+    np.testing.assert_array_equal(image[4:, 2:4, 0], [[20, 100], [45, 125], [95, 175], [120, 200]])
+    outside = np.ones((8, 10), bool)
+    outside[4:, 2:4] = False
+    assert not image[outside].any()
+
+
+def test_what_overlaps_belongs_to_what_was_pasted_last():
+    shares = lambda *pasted: (100 * mixing.label_weights(list(pasted), 10)).tolist()  # noqa: E731
+    assert shares((2, 3, 5, 7)) == pytest.approx([88, 12, 0])
+    assert shares((0, 0, 4, 4), (2, 1, 6, 3)) == pytest.approx([80, 12, 8])
+    assert shares((0, 0, 2, 2), (5, 5, 6, 7)) == pytest.approx([94, 4, 2])  # far from each other
+    assert shares((0, 0, 2, 2), (0, 5, 2, 7)) == pytest.approx([92, 4, 4])  # beside each other
+    assert shares((5, 5, 7, 7), (0, 0, 1, 1)) == pytest.approx([95, 4, 1])
+    assert mixing.label_weights([], 10).tolist() == [1, 0, 0]
+    assert mixing.label_weights([(0, 0, 3, 3)], 10).dtype == np.float32
+
+
+def test_donors_of_the_same_class_are_distinct_and_few_where_there_are_few():
+    donors = mixing.Donors(np.repeat(np.arange(3), 4), np.array([0, 1, 2, 5, 8]))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        found = donors.same(0, 2, rng)
+        assert sorted(found) == [1, 2] and all(type(row) is int for row in found)
+        assert donors.same(0, 1, rng)[0] in (1, 2)
+        assert donors.same(4, 2, rng) == [5]  # itself is not among the rows that may be drawn
+        assert donors.same(5, 2, rng) == []
+    assert {tuple(donors.same(0, 2, rng)) for _ in range(20)} == {(1, 2), (2, 1)}

@@ -51,7 +51,31 @@ def test_workers_and_resuming_change_nothing():
     np.testing.assert_array_equal(whole[0], [chosen.row(k) for k in range(8)])
 
 
-@pytest.mark.parametrize(("size", "per_class"), [(10, 3), (24, 3)])
-def test_impossible_batches_are_refused(size, per_class):
-    with pytest.raises(UserError, match="choose a batch size"):
+def test_a_transform_is_told_the_position_and_the_row():
+    chosen = ClassBatches(LABELS, np.arange(len(LABELS)), 4, 2, 3)
+    stream = class_stream(chosen, lambda position, row: (position, row))
+    assert [stream[k] for k in (0, 5, 1000)] == [(k, chosen.row(k)) for k in (0, 5, 1000)]
+    assert all(type(value) is int for value in stream[5])
+
+
+def test_rows_are_those_of_the_papers_runs():
+    """Drawn by (seed, batch), then by (seed, batch, class): a part of every result."""
+    chosen = ClassBatches(LABELS, np.arange(len(LABELS)), 6, 3, 7)
+    classes = np.random.default_rng([7, 4]).permutation(7)[:2]
+    wanted = []
+    for label in classes.tolist():
+        members = np.flatnonzero(label == LABELS)
+        order = np.random.default_rng([7, 4, label]).permutation(members)
+        wanted += np.resize(order, 3).tolist()
+    assert [chosen.row(24 + slot) for slot in range(6)] == wanted
+
+
+@pytest.mark.parametrize(("size", "per_class", "classes"), [(10, 3, "3.33333"), (24, 3, "8")])
+def test_impossible_batches_are_refused(size, per_class, classes):
+    with pytest.raises(UserError) as refused:
         rows(size=size, per_class=per_class)
+    assert str(refused.value) == (
+        f"batches of {size} with 3 images of each class need {classes} classes, but 7 train: "
+        "choose a batch size that is a multiple of 3 and at most 21."
+    )
+    assert len(rows(size=21)) == 21  # as many as there are

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -53,3 +54,56 @@ def test_sgd_is_pytorchs():
         velocity = 0.9 * velocity + gradient + 0.01 * wanted
         wanted -= 0.1 * velocity
     assert float(w) == pytest.approx(wanted, rel=1e-6)
+
+
+def walk(update, w, gradients):
+    """The parameters after each of the gradients."""
+    state, path = update.init(w), []
+    for gradient in gradients:
+        with jax.numpy_dtype_promotion("standard"):  # optax's AdamW
+            change, state = update.update(jnp.asarray(gradient, jnp.float32), state, w)
+        w = optax.apply_updates(w, change)
+        path.append(np.asarray(w))
+    return path
+
+
+def test_sgd_without_momentum_under_a_clip():
+    """Gradients of norm 5 and 0.5 under a clip of 1, then the decay; η = 0.1, then 0.05."""
+    config = Optimizer("sgd", 0.1, momentum=0.0, weight_decay=0.5, schedule="step",
+                       decay_rate=0.5, decay_epochs=1, clip=1.0)  # fmt: skip
+    update = optimizer.make(config, steps_per_epoch=1, epochs=2)
+    found = walk(update, jnp.array([1.0, 2.0]), [[3.0, 4.0], [0.3, 0.4]])
+    first = np.array([1.0, 2.0]) - 0.1 * (np.array([0.6, 0.8]) + 0.5 * np.array([1.0, 2.0]))
+    second = first - 0.05 * (np.array([0.3, 0.4]) + 0.5 * first)
+    np.testing.assert_allclose(found, [first, second], rtol=1e-5)
+    free = optimizer.make(dataclasses.replace(config, clip=0.0), steps_per_epoch=1, epochs=2)
+    (found,) = walk(free, jnp.array([1.0, 2.0]), [[3.0, 4.0]])
+    np.testing.assert_allclose(found, [1 - 0.1 * 3.5, 2 - 0.1 * 5], rtol=1e-5)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_adamw_by_hand(clip):
+    """Decoupled decay: w ← w − η (m̂ / (√v̂ + ε) + λ w), warmed up over two steps."""
+    config = Optimizer("adamw", 0.2, weight_decay=0.25, schedule="constant", warmup_epochs=1,
+                       clip=clip)  # fmt: skip
+    found = walk(optimizer.make(config, steps_per_epoch=2, epochs=3), jnp.array(3.0), [4, -2, 0.5])
+    w, m, v, wanted = 3.0, 0.0, 0.0, []
+    for step, (gradient, rate) in enumerate(zip((4, -2, 0.5), (0.0, 0.1, 0.2)), start=1):
+        gradient = np.sign(gradient) * min(abs(gradient), clip) if clip else gradient
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        w -= rate * (m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8) + 0.25 * w)
+        wanted.append(w)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_cosine_and_constant_by_hand():
+    config = Optimizer("adamw", 2.0, schedule="cosine")
+    rate = optimizer.learning_rate(config, steps_per_epoch=2, epochs=4)
+    np.testing.assert_allclose([rate(0), rate(2), rate(4), rate(8), rate(9)],
+                               [2, 1 + np.cos(np.pi / 4), 1, 0, 0], atol=1e-6)  # fmt: skip
+    config = dataclasses.replace(config, warmup_epochs=5)  # more than there are: it never falls
+    rate = optimizer.learning_rate(config, steps_per_epoch=2, epochs=4)
+    np.testing.assert_allclose([rate(5), rate(10), rate(11)], [1, 2, 0], atol=1e-6)
+    config = dataclasses.replace(config, schedule="constant", warmup_epochs=0.5)
+    rate = optimizer.learning_rate(config, steps_per_epoch=4, epochs=4)
+    np.testing.assert_allclose([rate(0), rate(1), rate(2), rate(16)], [0, 1, 2, 2])

@@ -131,6 +131,8 @@ def test_differences_are_one_sentence_a_field():
         "a: 1 -> 2", "b: [1, 2] -> [1]", "c: 'absent' -> 0.5", "gone: 'x' -> 'absent'",
     ]  # fmt: skip
     assert differences(old, dict(old)) == []
+    assert differences({}, {"a": None}) == ["a: 'absent' -> None"]
+    assert differences({"a": None}, {}) == ["a: None -> 'absent'"]
 
 
 def test_a_folder_of_another_config_is_refused_by_field(tmp_path):
