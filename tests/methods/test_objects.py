@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fgjax.methods.stages import objects
+from fgjax.methods.shared import objects
 from fgjax.training.run import Run
 
 TRUE, PREDICTED = [0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]
