@@ -1,10 +1,15 @@
-"""Tables from results: per-row metrics, further columns, spreads."""
+"""Studies: tables from results, what is published, what is skipped, where it stops."""
+
+import json
+import pathlib
 
 import numpy as np
 import pytest
 
-from fgjax import study
+from fgjax import main, methods, results, study, tables
 from fgjax.config import Row, Study
+from fgjax.errors import UserError
+from fgjax.figures import study as figures
 
 STUDY = Study(
     "Fusion", "Paper Table 1",
@@ -13,34 +18,34 @@ STUDY = Study(
 )  # fmt: skip
 
 
-def results(*pairs):
+def found(*pairs):
     return [{"metrics": {"top1": a, "parts_top1": b, "images": 1000}} for a, b in pairs]
 
 
 @pytest.fixture
 def summaries():
-    every = results((0.5, 0.25), (0.75, 0.5))
-    return study.summarize(STUDY, {"all": every, "parts alone": every})
+    every = found((0.5, 0.25), (0.75, 0.5))
+    return tables.summarize(STUDY, {"all": every, "parts alone": every})
 
 
 def test_rows_may_have_a_metric_of_their_own(summaries):
-    assert summaries[0].values == (50.0, 75.0) and summaries[1].values == (25.0, 50.0)
-    assert summaries[0].mean == 62.5
-    assert summaries[0].deviation == pytest.approx(np.std([50, 75], ddof=1))
-    assert summaries[0].also == ((25.0, 50.0),)
+    assert summaries[0].main.values == (0.5, 0.75) and summaries[1].main.values == (0.25, 0.5)
+    assert summaries[0].main.mean == 0.625
+    assert summaries[0].main.spread == pytest.approx(np.std([0.5, 0.75], ddof=1))
+    assert summaries[0].also[0].values == (0.25, 0.5)
 
 
 def test_the_table(summaries):
-    table = study.markdown(STUDY, summaries, "python -m fgjax.study x", 2)
+    table = tables.document(STUDY, summaries, "fgjax study x", 2)
     assert "| row | top1 (%) | parts_top1 (%) | images | paper (%) |" in table
     assert "| all | 62.5 ± 17.7 (50.0, 75.0) | 37.5 ± 17.7 | 1,000 | 90.0 |" in table
     assert "| parts alone | 37.5 ± 17.7 (25.0, 50.0) | 37.5 ± 17.7 | 1,000 |  |" in table
-    assert "    python -m fgjax.study x\n" in table
+    assert "    fgjax study x\n" in table
 
 
 def test_one_seed_has_no_spread():
-    one = study.summarize(STUDY, {name: results((0.5, 0.25)) for name in ("all", "parts alone")})
-    assert one[0].deviation == 0.0
+    one = tables.summarize(STUDY, {name: found((0.5, 0.25)) for name in ("all", "parts alone")})
+    assert one[0].main.spread == 0.0 and one[0].main.percent(each=True) == "50.0"
 
 
 GRID = Study(
@@ -51,11 +56,177 @@ GRID = Study(
 
 
 def test_a_grid_is_a_table_of_both_axes_and_a_surface(tmp_path):
-    found = {row.name: results((row.overrides["a.x"] / 4, 0), (0.5, 0)) for row in GRID.rows}
-    summaries = study.summarize(GRID, found)
-    table = study.markdown(GRID, summaries, "python -m fgjax.study y", 2)
+    every = {row.name: found((row.overrides["a.x"] / 4, 0), (0.5, 0)) for row in GRID.rows}
+    summaries = tables.summarize(GRID, every)
+    table = "\n".join(tables.markdown(GRID, summaries))
     assert "| y value \\ x | 1 | 2 | 3 |" in table
     assert "| 0.25 | 37.5 ± 17.7 | 50.0 ± 0.0 | 62.5 ± 17.7 |" in table
     assert table.index("| 0.25") < table.index("| 0.5 |")
-    study.plot_surface(GRID, summaries, tmp_path / "surface.png")
+    figures.surface(GRID, summaries, tmp_path / "surface.png")
     assert (tmp_path / "surface.png").stat().st_size > 10_000
+
+
+def test_every_study_of_every_method_names_numbers_that_exist():
+    """A row's metric, and what stands beside it, can be read from nested results."""
+    assert results.metric_of({"a": {"b": {"top1": 0.5}}}, "a.b.top1") == 0.5
+    assert results.metric_of({"recall@1": 1}, "recall@1") == 1.0
+    with pytest.raises(UserError, match=r"no number 'a\.c'; it has a"):
+        results.metric_of({"a": {"b": 1}}, "a.c")
+
+
+PROTOCOL = {
+    "dataset": "synthetic_aircraft", "dataset_fingerprint": "f00", "devices": 1,
+    "device_kind": "cpu", "python": "3.11.7",
+    "packages": {"jax": "0.10", "flax": "0.12", "optax": "0.2", "numpy": "2"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def small_study(tiny_config, monkeypatch, tmp_path):
+    """A study of two rows whose training is a count; (runner, what was trained)."""
+    rows = (Row("plain", {}, 89.2), Row("wide", {"method.alpha": 2.0}))
+    studies = {"small": Study("Small", "Table 9", rows), "again": Study("A", "B", rows[:1])}
+    monkeypatch.setattr(methods, "studies", lambda config: studies)
+    trained = []
+
+    def run(config, workdir, *, pool, figures):
+        trained.append((config.method.alpha, config.seed))
+        workdir.mkdir(parents=True)
+        result = {"metrics": {"top1": config.method.alpha / 10}, "protocol": PROTOCOL}
+        (workdir / "results.json").write_text(json.dumps(result))
+        main.claim(workdir, config)
+        return result
+
+    monkeypatch.setattr(main, "run", run)
+
+    def make(name="small", where="one"):
+        folder = tmp_path / where
+        return study.Runner(
+            tiny_config, name, {"method.samples": 9}, folder, folder / "pool", tmp_path / "results"
+        )
+
+    return make, trained, tmp_path / "results"
+
+
+def test_numbers_are_published_as_they_come(small_study):
+    make, trained, folder = small_study
+    make().run([0, 1])
+    assert trained == [(1.0, 0), (2.0, 0), (1.0, 1), (2.0, 1)]
+    records = results.read(folder)
+    assert [(r.row, r.seed, r.value) for r in records] == [
+        ("plain", "0", 0.1), ("wide", "0", 0.2), ("plain", "1", 0.1), ("wide", "1", 0.2),
+    ]  # fmt: skip
+    assert records[0].config == "tiny" and records[0].study == "small" and records[0].n == 1
+    assert json.loads(records[1].overrides) == {"method.alpha": 2.0, "method.samples": 9}
+    assert json.loads(records[1].settings) == {"method.samples": 9}
+    assert (records[0].paper, records[1].paper) == ("89.2", "")
+    assert records[0].dataset_fingerprint == "f00" and "jax 0.10" in records[0].versions
+    assert "core" in records[0].device
+
+
+def test_what_is_published_is_not_trained_again_even_in_a_fresh_clone(small_study):
+    make, trained, folder = small_study
+    make().run([0])
+    trained.clear()
+    again = make(where="another clone").run([0, 1])
+    assert trained == [(1.0, 1), (2.0, 1)]
+    assert again["wide"][0] == {"metrics": {"top1": 0.2}}
+    before = (folder / "tiny.csv").read_text()
+    make(where="a third").run([0, 1])
+    assert (folder / "tiny.csv").read_text() == before and len(trained) == 2
+
+
+def test_a_row_of_another_study_is_known_and_relabelled(small_study):
+    make, trained, folder = small_study
+    make().run([0])
+    trained.clear()
+    make("again", where="other").run([0])
+    assert trained == []
+    assert [r.study for r in results.read(folder)] == ["small", "small", "again"]
+
+
+def test_a_run_that_finished_before_publishing_is_published(small_study):
+    make, trained, folder = small_study
+    make().run([0])
+    (folder / "tiny.csv").unlink()
+    make().run([0])
+    assert len(trained) == 2 and len(results.read(folder)) == 2
+
+
+def test_another_dataset_or_file_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"x\.csv is not a table of results"):
+        results.read(tmp_path)
+    (tmp_path / "x.csv").write_text(
+        ",".join(results.FIELDS) + "\n" + ",".join("x" * len(results.FIELDS)) + "\n"
+    )
+    with pytest.raises(UserError, match=r"x\.csv, line 2, is no result"):
+        results.read(tmp_path)
+
+
+def test_an_unknown_study_lists_what_there_is(tiny_config):
+    with pytest.raises(UserError, match=r"'table9' is not known.*table5: Adaptive margin"):
+        study.study_of(tiny_config, "table9")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [("method.nothing=1", "no field 'method.nothing'"), ("seed=x", "'x' is not a int")],
+)
+def test_settings_are_checked(tiny_config, setting, says):
+    with pytest.raises(UserError, match=says):
+        study.parse_overrides(tiny_config, [setting])
+
+
+# The published tables
+
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def record(**changes):
+    values = {
+        "config": "aircraft-lapm-demo", "study": "table7", "row": "1:1", "settings": "{}",
+        "overrides": "{}", "seed": "0", "n": 1, "metric": "top1", "value": 0.5, "commit": "abc",
+    }  # fmt: skip
+    return results.Record(**{**values, **changes})
+
+
+def test_tables_in_texts_are_replaced_between_their_comments():
+    text = "before\n<!-- table: aircraft-lapm-demo table7 -->\nold\n<!-- end of table -->\nafter\n"
+    records = [record(), record(seed="1", value=0.7), record(row="2:1", n=3, seed="", value=0.4,
+               deviation="0.01", note="earlier reduction of images")]  # fmt: skip
+    filled = tables.fill(text, records)
+    assert filled.startswith("before\n") and filled.endswith("\nafter\n") and "old" not in filled
+    assert "| 1:1 | 60.0 ± 14.1 (50.0, 70.0) | 89.23 |" in filled
+    assert "| 2:1 (earlier reduction of images) | 40.0 ± 1.0 | 88.79 |" in filled
+    assert "| 1:3 " not in filled and "`fgjax study aircraft:lapm,demo table7 --seeds=2`" in filled
+    assert tables.fill(filled, records) == filled
+
+
+def test_single_runs_take_the_place_of_an_older_mean():
+    records = [record(seed="", n=3, value=0.9, deviation="0.1", note="earlier"), record()]
+    assert "| 1:1 | 50.0 |" in tables.published("aircraft-lapm-demo", "table7", records)
+
+
+def test_nothing_published_is_said():
+    with pytest.raises(UserError, match="nothing of study table7 of aircraft-lapm-demo"):
+        tables.published("aircraft-lapm-demo", "table7", [])
+
+
+def test_the_tables_of_readme_and_site_are_those_of_results():
+    records = results.read(ROOT / "results")
+    assert records
+    for path in tables.texts(ROOT):
+        text = path.read_text(encoding="utf-8")
+        assert tables.fill(text, records) == text, f"{path}: run python -m fgjax.tables"
+
+
+def test_every_published_number_belongs_to_a_row_that_exists():
+    for one in results.read(ROOT / "results"):
+        described = tables.studies_of(one.config)[one.study]
+        assert one.row in {row.name for row in described.rows}, one
+        assert one.n >= 1 and (one.n > 1) == (one.seed == ""), one
+        counts = one.metric in described.notes
+        assert counts or 0 <= one.value <= 1, one
+        assert counts or one.seed != "" or 0 <= float(one.deviation) < 0.2, one
