@@ -56,19 +56,31 @@ def machine() -> list[Finding]:
     wrong = _packages()
     if wrong:
         found.append(Finding(PROBLEM, f"packages: {'; '.join(wrong)}",
-                             "pip install -r requirements.txt"))  # fmt: skip
+                             "install fgjax anew: pip install ."))  # fmt: skip
     else:
-        found.append(Finding(OK, f"Python {version}, all packages as requirements.txt wants them"))
-    return found + _devices()
+        found.append(Finding(OK, f"Python {version}, all packages as fgjax wants them"))
+    return found + _devices() + _extras()
+
+
+def _requirements() -> list[str]:
+    """The checkout's requirements.txt, or what the installed package says of itself."""
+    path = _ROOT / "requirements.txt"
+    if path.is_file():
+        return path.read_text().splitlines()
+    try:
+        return importlib.metadata.requires("fgjax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _packages() -> list[str]:
     """Requirements that are missing or of another version."""
-    path, wrong = _ROOT / "requirements.txt", []
-    lines = path.read_text().splitlines() if path.is_file() else []
-    for line in lines:
+    wrong = []
+    for line in _requirements():
         try:
             wanted = Requirement(line.split("#")[0].strip())
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                continue
             here = importlib.metadata.version(wanted.name)
         except InvalidRequirement:
             continue
@@ -78,6 +90,16 @@ def _packages() -> list[str]:
         if here not in wanted.specifier:
             wrong.append(f"{wanted.name} is {here}, not {wanted.specifier}")
     return wrong
+
+
+def _extras() -> list[Finding]:
+    """What is not needed for training and may be missing."""
+    try:
+        importlib.metadata.version("mkdocs-material")
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding(OK, "documentation tools: not installed; only building the site needs them",
+                        'pip install "fgjax[docs]"')]  # fmt: skip
+    return [Finding(OK, "documentation tools are installed")]
 
 
 def _devices() -> list[Finding]:
