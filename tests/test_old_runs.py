@@ -1,4 +1,4 @@
-"""Runs of earlier versions are read, used and resumed; what computes something else is not taken."""
+"""Old runs are read, used and resumed; what computes something else is not taken."""
 
 import dataclasses
 import json
