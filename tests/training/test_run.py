@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fgjax import config as config_module
-from fgjax.config import Training, differences, flatten, identity
+from fgjax.config import Training, before, differences, flatten, identity, without_added
 from fgjax.errors import UserError
 from fgjax.training.run import Run
 
@@ -61,11 +61,19 @@ def fingerprint(tmp_path):
     return make
 
 
+@dataclasses.dataclass
+class Method:
+    """A method's own settings."""
+
+    alpha: float = 1.0
+    later: float = config_module.added(0.5, before=0.0)
+
+
 def bare():
-    return config_module.Config()
+    return config_module.Config(method=Method())
 
 
-FIELDS = sorted(set(flatten(bare())) - {"method"})
+FIELDS = sorted(name for name in flatten(bare()) if not name.startswith("method."))
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -180,3 +188,67 @@ def test_what_is_reused(tmp_path):
             run.stage(name, shared=True)
     assert run.stage("finished", margin=1, shared=True).folder == finished.folder
     assert not open_one.done
+
+
+def as_json(folder):
+    return json.loads((folder / "stage.json").read_text())
+
+
+def test_a_revision_is_another_stage(fingerprint, tmp_path):
+    assert len({fingerprint(revision=number) for number in (1, 2, 3)}) == 3
+    assert fingerprint(revision=1) == fingerprint()
+    data = FakeDataset([0, 1])
+    old = Run(bare(), data, tmp_path).stage("some")
+    old.finish({"top1": 1})
+    with pytest.raises(UserError, match="revision: 1 -> 2"):
+        Run(bare(), data, tmp_path).stage("some", revision=2)
+    used = Run(bare(), data, tmp_path, finished=True).stage("some", revision=3)
+    assert used.folder == old.folder and used.fingerprint == old.fingerprint and used.done
+    with pytest.raises(UserError, match="margin"):  # of whatever revision, but not of other values
+        Run(bare(), data, tmp_path, finished=True).stage("some", revision=3, margin=1)
+
+
+def test_stages_without_a_field_are_what_was_done_before_it(tmp_path):
+    """As an earlier version wrote them: no revision, and no field that came later."""
+    config, data = bare(), FakeDataset([0, 1])
+    config.method.later = 0.0
+    made = Run(config, data, tmp_path).stage("some", config.method)
+    stored = as_json(made.folder)
+    assert (stored["later"], stored["revision"]) == (0.0, 1)
+    del stored["later"], stored["revision"]
+    (made.folder / "stage.json").write_text(json.dumps(stored))
+    made.finish({})
+    again = Run(config, data, tmp_path).stage("some", config.method)
+    assert again.done and again.fingerprint == made.fingerprint
+    new = bare()
+    with pytest.raises(UserError, match=r"\(later: 0\.0 -> 0\.5\)"):
+        Run(new, data, tmp_path).stage("some", new.method)
+    del stored["alpha"]  # a field that was there from the start is missed
+    (made.folder / "stage.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"\(alpha: 'absent' -> 1\.0\)"):
+        Run(config, data, tmp_path).stage("some", config.method)
+
+
+def test_an_added_field_changes_a_fingerprint_unless_it_says_what_was_done_before(tmp_path):
+    @dataclasses.dataclass
+    class Before:
+        alpha: float = 1.0
+
+    run = lambda name: Run(bare(), FakeDataset([0, 1]), tmp_path / name)  # noqa: E731
+    old = run("a").stage("some", Before()).fingerprint
+    assert run("b").stage("some", Method(later=0.0)).fingerprint == old
+    assert run("c").stage("some", Method()).fingerprint != old
+
+
+def test_added_fields_of_a_config():
+    @dataclasses.dataclass
+    class Outer:
+        inner: Method = dataclasses.field(default_factory=Method)
+        sizes: tuple = config_module.added((3, 4), before=(1, 2))
+
+    assert before(Outer()) == {"inner.later": 0.0, "sizes": [1, 2]}
+    assert before(Outer(), "x.") == {"x.inner.later": 0.0, "x.sizes": [1, 2]}
+    flat, earlier = {"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "d": 4}
+    assert without_added(flat, earlier) == {"b": 2, "c": 3}
+    config = config_module.Config(method=Method(later=0.0))
+    assert "method.later" not in identity(config) and identity(bare())["method.later"] == 0.5
