@@ -8,8 +8,8 @@ import dataclasses
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import cv2
 import grain.python as grain
@@ -123,7 +123,7 @@ def stream(
 
     Each pass over the indices has an order of its own.
     """
-    dataset = grain.MapDataset.source(np.asarray(indices)).seed(seed).shuffle().repeat()
+    dataset = grain.MapDataset.source(cast(Sequence[int], np.asarray(indices))).seed(seed).shuffle().repeat()
     return dataset.map_with_index(functools.partial(_apply, transform))
 
 
@@ -198,7 +198,7 @@ def evaluation_batches(
     indices = np.asarray(indices)
     padded = -(-len(indices) // batch_size) * batch_size
     filled = np.concatenate([indices, np.full(padded - len(indices), indices[:1])]).astype(int)
-    dataset = grain.MapDataset.source(filled).map(functools.partial(_plain, reader))
+    dataset = grain.MapDataset.source(cast(Sequence[int], filled)).map(functools.partial(_plain, reader))
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=batch_size)
     rows = np.arange(padded).reshape(-1, batch_size)
     for numbers, batch in zip(rows, dataset.batch(batch_size).to_iter_dataset(options)):

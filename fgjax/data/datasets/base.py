@@ -13,7 +13,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import filelock
 import numpy as np
@@ -200,9 +200,12 @@ def load(builder: FineGrainedBuilder) -> Dataset:
     return dataset
 
 
+Builder = TypeVar("Builder", bound=FineGrainedBuilder)
+
+
 def official(
-    kind: type[FineGrainedBuilder], variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path
-) -> FineGrainedBuilder:
+    kind: type[Builder], variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path
+) -> Builder:
     """A builder of official files; the variant `subset` takes however many images there are.
 
     Raises:
@@ -225,7 +228,7 @@ def _check_counts(builder: FineGrainedBuilder, dataset: Dataset) -> None:
         return
     skipped = len(dataset.skipped)
     found = Counts(len(dataset.train), len(dataset.test), dataset.num_classes)
-    names = Counts("training images", "test images", "classes")
+    names = ("training images", "test images", "classes")
     for what, official, here in zip(names, builder.official_counts, found):
         short = official - here
         if short == 0 or (what != "classes" and 0 < short <= skipped):
@@ -282,7 +285,8 @@ def box_of(data: bytes, corners: Sequence[float] | None) -> np.ndarray:
 
 def _source(builder: FineGrainedBuilder, split: str) -> Source:
     decoders = {"image": tfds.decode.SkipDecoding()}
-    return builder.as_data_source(split, decoders=decoders)
+    # TFDS wraps the method without its parameters.
+    return builder.as_data_source(split, decoders=decoders)  # pyright: ignore[reportCallIssue]
 
 
 def _index(builder: FineGrainedBuilder, split: str) -> dict[str, np.ndarray]:
@@ -304,7 +308,7 @@ def _index(builder: FineGrainedBuilder, split: str) -> dict[str, np.ndarray]:
             columns["parts"].append(record["parts"])
         for level in builder.levels:
             columns[level].append(record[level].decode())
-    index = {key: np.array(column) for key, column in columns.items()}
+    index: dict[str, Any] = {key: np.array(column) for key, column in columns.items()}
     index["labels"] = index["labels"].astype(np.int32)
     index["boxes"] = index["boxes"].astype(np.float32).reshape(-1, 4)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.npz")

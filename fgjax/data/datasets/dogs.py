@@ -71,7 +71,7 @@ def _around(path: pathlib.Path) -> tuple[float, ...] | None:
         return None
     tree = xml.etree.ElementTree.parse(path)
     corners = np.array([
-        [float(box.findtext(name)) for name in ("xmin", "ymin", "xmax", "ymax")]
+        [float(box.findtext(name, "")) for name in ("xmin", "ymin", "xmax", "ymax")]
         for box in tree.iter("bndbox")
     ])  # fmt: skip
     return (*corners[:, :2].min(0), *corners[:, 2:].max(0)) if len(corners) else None

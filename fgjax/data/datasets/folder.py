@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -92,7 +92,7 @@ def open_folder(path: str, cache: pathlib.Path, *, test_share: float, split_seed
     digest = hashlib.sha256()
     for split in splits.values():
         digest.update("\n".join(split.filenames).encode() + split.labels.tobytes())
-        digest.update(str([os.path.getsize(p) for p in split.source.paths]).encode())
+        digest.update(str([os.path.getsize(p) for p in cast(Files, split.source).paths]).encode())
     return Dataset(
         name=f"folder-{_printable(root.absolute().name)}",
         class_names=tuple(map(_printable, names)),

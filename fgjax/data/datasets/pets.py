@@ -74,7 +74,7 @@ def _head(path: pathlib.Path) -> tuple[float, ...] | None:
     box = xml.etree.ElementTree.parse(path).find(".//bndbox")
     if box is None:
         return None
-    return tuple(float(box.findtext(name)) for name in ("xmin", "ymin", "xmax", "ymax"))
+    return tuple(float(box.findtext(name, "")) for name in ("xmin", "ymin", "xmax", "ymax"))
 
 
 def make(variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path) -> Pets:

@@ -127,14 +127,12 @@ class _Rows:
 def pool(*splits: Split) -> Split:
     """Splits one after another as one."""
     places = [[(number, row) for row in range(len(s))] for number, s in enumerate(splits)]
-    parts = None
-    if all(s.parts is not None for s in splits):
-        parts = np.concatenate([s.parts for s in splits])
+    parts = [s.parts for s in splits if s.parts is not None]
     return Split(
         source=_Rows(tuple(s.source for s in splits), np.concatenate(places)),
         labels=np.concatenate([s.labels for s in splits]),
         boxes=np.concatenate([s.boxes for s in splits]),
-        parts=parts,
+        parts=np.concatenate(parts) if len(parts) == len(splits) else None,
         filenames=sum((s.filenames for s in splits), ()),
         crop_bottom=splits[0].crop_bottom,
     )

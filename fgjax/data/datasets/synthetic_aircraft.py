@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,6 +28,11 @@ class SyntheticAircraft(base.FineGrainedBuilder):
     part_names = synthetic.PARTS
     levels = ("family",)
     BUILDER_CONFIGS = [SyntheticConfig(name="60")]  # noqa: RUF012
+
+    @property
+    def builder_config(self) -> SyntheticConfig:
+        """The variant, as `make` chose it."""
+        return cast(SyntheticConfig, super().builder_config)
 
     def class_names(self):
         """Such as `F0-base`."""
@@ -72,9 +78,11 @@ def make(variant: str, data_dir: pathlib.Path, manual_dir: pathlib.Path) -> Synt
             f"synthetic_aircraft/{variant} is not known: say synthetic_aircraft/60, the images of "
             "each class in each split, or synthetic_aircraft/30x8, with 8 variants of each family."
         )
-    settings = {"images_per_class": int(count), "variants": int(variants or 4)}
-    if not 4 <= settings["variants"] <= 48:
+    number = int(variants or 4)
+    if not 4 <= number <= 48:
         raise UserError(f"a synthetic family has 4 to 48 variants, not {variants}.")
     name = variant or "60"
-    config = "60" if name == "60" else SyntheticConfig(name=name, **settings)
+    config = "60"
+    if name != "60":
+        config = SyntheticConfig(name=name, images_per_class=int(count), variants=number)
     return SyntheticAircraft(data_dir=data_dir, config=config, file_format="array_record")
