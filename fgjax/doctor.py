@@ -79,11 +79,12 @@ def _packages() -> list[str]:
     for line in _requirements():
         try:
             wanted = Requirement(line.split("#")[0].strip())
-            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
-                continue
-            here = importlib.metadata.version(wanted.name)
         except InvalidRequirement:
             continue
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            here = importlib.metadata.version(wanted.name)
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{wanted.name} is missing")
             continue

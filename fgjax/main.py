@@ -75,7 +75,7 @@ def fetch(config: Config) -> Dataset:
     Raises:
       UserError: one of them is not here and cannot be downloaded.
     """
-    problems = []
+    problems, dataset = [], None
     if config.pretrained:
         try:
             models.resolve(config.pretrained)
@@ -85,7 +85,7 @@ def fetch(config: Config) -> Dataset:
         dataset = of_config(config.data)
     except UserError as error:
         problems.insert(0, str(error).rstrip("."))
-    if problems:
+    if dataset is None or problems:
         hint = ""
         if not config.data.dataset.startswith(("synthetic", "folder")):
             hint = (

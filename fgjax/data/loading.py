@@ -123,7 +123,12 @@ def stream(
 
     Each pass over the indices has an order of its own.
     """
-    dataset = grain.MapDataset.source(cast(Sequence[int], np.asarray(indices))).seed(seed).shuffle().repeat()
+    dataset = (
+        grain.MapDataset.source(cast(Sequence[int], np.asarray(indices)))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+    )
     return dataset.map_with_index(functools.partial(_apply, transform))
 
 
@@ -198,7 +203,9 @@ def evaluation_batches(
     indices = np.asarray(indices)
     padded = -(-len(indices) // batch_size) * batch_size
     filled = np.concatenate([indices, np.full(padded - len(indices), indices[:1])]).astype(int)
-    dataset = grain.MapDataset.source(cast(Sequence[int], filled)).map(functools.partial(_plain, reader))
+    dataset = grain.MapDataset.source(cast(Sequence[int], filled)).map(
+        functools.partial(_plain, reader)
+    )
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=batch_size)
     rows = np.arange(padded).reshape(-1, batch_size)
     for numbers, batch in zip(rows, dataset.batch(batch_size).to_iter_dataset(options)):

@@ -1,7 +1,7 @@
 """Forward passes over whole splits and classification metrics."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from fgjax.data.loading import Reader, evaluation_batches
 from fgjax.training import compilation, sharding
 
 # A batch by name, and what a network says to it: every array has a row for each example.
-Batch = dict[str, Shaped[jax.Array | np.ndarray, "B ..."]]
-Outputs = dict[str, Shaped[jax.Array, "B ..."]]
+Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
+Outputs = Mapping[str, Shaped[jax.Array, "B ..."]]
+OutputsOf = Callable[..., Outputs]  # of a network, of the class that a method needs, and a batch
 
 
 @functools.cache
@@ -26,9 +27,7 @@ def _forward():
     return jax.jit(merged, static_argnums=(0, 1), compiler_options=compilation.options())
 
 
-def forward(
-    model: nnx.Module, outputs_of: Callable[[nnx.Module, Batch], Outputs], batch: Batch
-) -> Outputs:
+def forward(model: nnx.Module, outputs_of: OutputsOf, batch: Batch) -> Outputs:
     """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
     graph, state = nnx.split(model)
     if any(len(leaf.devices()) < jax.device_count() for leaf in jax.tree.leaves(state)):
@@ -43,7 +42,7 @@ def iterate(
     indices: Integer[np.ndarray, " N"],
     *,
     batch_size: int,
-    outputs_of: Callable[[nnx.Module, Batch], Outputs],
+    outputs_of: OutputsOf,
 ) -> Iterator[tuple[dict[str, Shaped[np.ndarray, "B ..."]], Integer[np.ndarray, " B"]]]:
     """Outputs for every index in order: (outputs of the real rows, their indices)."""
     size = sharding.divisible(batch_size)

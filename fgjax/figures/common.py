@@ -55,7 +55,7 @@ def localization(run: Run, objects: Stage, parts: Stage | None, *, count: int = 
     """Test images with true (white) and found boxes, worst object first: localization.png."""
     split = run.dataset.test
     found = objects.load_arrays("boxes")["test"]
-    known = ~np.isnan(split.boxes).any(axis=1)
+    known = ~np.any(np.isnan(split.boxes), axis=1)
     overlap = np.where(known, boxes.iou(found, np.nan_to_num(split.boxes)), np.nan)
     order = np.argsort(np.nan_to_num(overlap, nan=2.0), kind="stable")
     chosen = order

@@ -97,7 +97,9 @@ def group_channels(
     rows = mean[chosen]
     if compact_share == 1:
         rows = filled[:, chosen].transpose(1, 0, 2).reshape(keep, -1)
-    labels = KMeans(num_parts, n_init=10, random_state=seed).fit(rows).labels_
+    # scikit-learn has no types; what is guessed from its default is a string.
+    means = KMeans(num_parts, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    labels = means.fit(rows).labels_
     order = np.argsort([mean[chosen[labels == g], 1].mean() for g in range(num_parts)])
     membership = np.zeros((num_parts, len(wander)), bool)
     for part, group in enumerate(order):

@@ -5,7 +5,7 @@ import errno
 import logging
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -39,7 +39,8 @@ class Checkpoints:
         """The newest checkpoint, in the structure, types and sharding of `like`."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+            restored = self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+            return cast(dict[str, Any], restored)
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"the checkpoint in {self._folder} does not fit this run "

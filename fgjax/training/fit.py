@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Loss = Callable[[nnx.Module, Batch, Any, jax.Array], tuple[jax.Array, Metrics]]
+# Of a module, of the class that a method needs, a batch, the epoch's statistics and a key.
+Loss = Callable[[Any, Batch, Any, jax.Array], tuple[jax.Array, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +114,10 @@ def fit(
         return sharding.replicate(drawn)
 
     store = checkpoints.Checkpoints(folder)
-    step, total = 0, epochs * batches.steps_per_epoch
+    latest = store.latest()
+    step, total = latest or 0, epochs * batches.steps_per_epoch
     statistics: Any = None
-    if store.latest() is not None:
-        step = store.latest()
+    if latest is not None:
         statistics = statistics_for(0)  # for its structure
         restored = store.restore({**state, "statistics": statistics})
         statistics = restored.pop("statistics")
@@ -167,7 +168,8 @@ def fit(
     finally:
         writer.close()
         store.close()
-    log.debug("%s: the step was compiled %d times", title, step_function._cache_size())
+    compiled = step_function._cache_size()  # pyright: ignore[reportAttributeAccessIssue]: private
+    log.debug("%s: the step was compiled %d times", title, compiled)
     checkpoints.load_model(model, _joined(state["trained"], state["rest"]))
     model.eval()
 

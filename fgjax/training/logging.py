@@ -63,7 +63,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and close everything."""
-        if self._active:
+        if self._bar is not None:
             self._bar.close()
             self._file.close()
             self._board.close()

@@ -8,7 +8,7 @@ import json
 import logging
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, cast
 
 import grain.python as grain
 import jax
@@ -54,7 +54,7 @@ class Stage:
         path = self.folder / f"{name}.npz"
         with disk_errors(path):
             temporary = path.with_name(f".{name}.tmp.npz")
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **cast(dict[str, Any], arrays))
             temporary.replace(path)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
@@ -252,7 +252,7 @@ class Run:
             **options,
         )
 
-    def build_model(self, *, name: str = "model", pretrained: bool = True) -> nnx.Module:
+    def build_model(self, *, name: str = "model", pretrained: bool = True) -> models.Backbone:
         """The config's backbone with a head for the dataset's classes."""
         config = self.config
         rngs = nnx.Rngs(self.key(name))
@@ -269,7 +269,7 @@ class Run:
             models.load_pretrained(model, config.pretrained)
         return model
 
-    def load_model(self, stage: Stage) -> nnx.Module:
+    def load_model(self, stage: Stage) -> models.Backbone:
         """The backbone as a finished stage left it."""
         model = self.build_model(pretrained=False)
         checkpoints.restore_model(stage.folder, model)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Dataset:
         """Number of classes that are trained on."""
         return len(self.class_names)
 
-    def name_of(self, label: int) -> str:
+    def name_of(self, label: SupportsIndex) -> str:
         """The class's name, also of one that is not trained on."""
         return (*self.class_names, *self.unseen_names)[label]
 
