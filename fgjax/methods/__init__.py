@@ -15,9 +15,9 @@ and nothing outside its folder names it.
 import importlib
 import importlib.util
 import pathlib
-import sys
 from types import ModuleType
 
+from fgjax import own_modules
 from fgjax.config import Study
 from fgjax.errors import UserError
 
@@ -35,19 +35,13 @@ def get(name: str) -> ModuleType:
     """
     if name in names():
         return importlib.import_module(f"{__name__}.{name}")
-    if name in sys.modules or _importable(name):
-        return importlib.import_module(name)
+    own = own_modules.find(name, having="run")
+    if own:
+        return own
     raise UserError(
-        f"method {name!r} is not known; choose one of {', '.join(names())}, or name a module that "
-        "can be imported from here."
+        f"method {name!r} is not known; choose one of {', '.join(names())}, or name a module of "
+        "your own that can be imported from here."
     )
-
-
-def _importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def of(config) -> ModuleType:

@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from fgjax import own_modules
 from fgjax.errors import UserError
 from fgjax.models import densenet, inception, resnet, vgg
 from fgjax.models.backbone import HEADS, POOLINGS, Backbone, Options, pool
@@ -42,7 +43,7 @@ def build(
     """A backbone with a classifier head.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or `module:Class` of one's own, called as `Class(Options, rngs=…)`.
       num_classes: width of the logits.
       rngs: source of the initial parameters.
       dtype: of the convolutions; parameters and logits stay float32.
@@ -58,9 +59,14 @@ def build(
     Raises:
       UserError: the name or an option is unknown.
     """
-    if name not in NAMES:
-        raise UserError(f"backbone {name!r} is not known; choose one of {', '.join(NAMES)}.")
     options = Options(num_classes, dtype, last_stride, pooling, dropout, head)
+    if ":" in name:
+        return _own(name)(options, rngs=rngs)
+    if name not in NAMES:
+        raise UserError(
+            f"backbone {name!r} is not known; choose one of {', '.join(NAMES)}, or say "
+            "module:Class for one of your own."
+        )
     if name in resnet.ARCHITECTURES:
         return resnet.ResNet(resnet.ARCHITECTURES[name], options, rngs=rngs)
     if name in _VGGS:
@@ -69,6 +75,17 @@ def build(
     if name in densenet.ARCHITECTURES:
         return densenet.DenseNet(*densenet.ARCHITECTURES[name], options, rngs=rngs)
     return inception.Inception(options, rngs=rngs)
+
+
+def _own(name: str) -> type[Backbone]:
+    """The class that `module:Class` names."""
+    module, _, kind = name.partition(":")
+    found = own_modules.find(module, having=kind)
+    if found is None:
+        raise UserError(
+            f"backbone {name!r} is not known: there is no module {module} here that has {kind}."
+        )
+    return getattr(found, kind)
 
 
 def last_map(outputs: dict[str, jax.Array]) -> jax.Array:

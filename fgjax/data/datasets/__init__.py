@@ -1,8 +1,9 @@
-"""Datasets by name: one module each with `make(variant, data_dir, manual_dir)`."""
+"""Datasets by name: a module each with `make(variant, data_dir, manual_dir)`, here or elsewhere."""
 
 import importlib
 import pkgutil
 
+from fgjax import own_modules
 from fgjax.config import Data
 from fgjax.data.datasets import folder
 from fgjax.data.datasets.base import FineGrainedBuilder, data_root, load
@@ -25,7 +26,7 @@ def load_dataset(
     """Prepare (once) and open a dataset.
 
     Args:
-      name: `fgvc_aircraft`, `synthetic_aircraft`, `synthetic_aircraft/10` …
+      name: `fgvc_aircraft`, `synthetic_aircraft/10` …, or a module of one's own.
       data_dir: where prepared files live; default $FGJAX_DATA or ~/.cache/fgjax/data.
       manual_dir: where official archives lie; default `data_dir`/manual.
       zero_shot: whether to split by classes, see `Dataset.zero_shot`.
@@ -43,15 +44,19 @@ def builder_of(name: str, *, data_dir: str = "", manual_dir: str = "") -> FineGr
     Raises:
       UserError: unknown name.
     """
-    module, _, variant = name.partition("/")
-    if module not in names():
+    word, _, variant = name.partition("/")
+    if word in names():
+        module = importlib.import_module(f"{__name__}.{word}")
+    else:
+        module = own_modules.find(word, having="make")
+    if module is None:
         raise UserError(
-            f"dataset {name!r} is not known; choose one of "
-            f"{', '.join(names())}, or folder for images of your own."
+            f"dataset {name!r} is not known; choose one of {', '.join(names())}, folder for images "
+            "of your own, or a module of your own with make(variant, data_dir, manual_dir)."
         )
     root = data_root(data_dir)
     manual = data_root(manual_dir) if manual_dir else root / "manual"
-    return importlib.import_module(f"fgjax.data.datasets.{module}").make(variant, root, manual)
+    return module.make(variant, root, manual)
 
 
 def of_config(data: Data) -> Dataset:

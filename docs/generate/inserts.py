@@ -1,0 +1,179 @@
+"""What a page can ask for: pieces of Markdown that are made from the code."""
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import io
+import pathlib
+import tempfile
+import tokenize
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import plots
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def make(what: str, arguments: list[str], page: str) -> str:
+    """The Markdown of one request.
+
+    Args:
+      what: name of a function in `_MAKERS`.
+      arguments: its words.
+      page: address of the page that asks, for links.
+
+    Raises:
+      KeyError: there is nothing of that name.
+    """
+    return _MAKERS[what](*arguments, up="../" * page.count("/"))
+
+
+def link(thing: Any) -> str:
+    """A function or class as code that links to its place in the reference."""
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    return f"[`{name}`][{name}]"
+
+
+def equations(paper: str, *, up: str) -> str:
+    """A paper's equations, each beside what computes it, from `fgjax/methods/<paper>/paper.py`."""
+    del up
+    paper_module = importlib.import_module(f"fgjax.methods.{paper}.paper")
+    blocks = []
+    for equation in paper_module.PAPER.equations:
+        code = equation.code if isinstance(equation.code, tuple | list) else (equation.code,)
+        shown = ", ".join(link(thing) for thing in code)
+        blocks += [
+            '<div class="fgjax-equation" markdown="1">',
+            f"**Eq. {equation.number}** {equation.what}",
+            f"$$\n{equation.latex.strip()}\n$$",
+            shown,
+            "</div>",
+        ]
+    return "\n\n".join(blocks)
+
+
+def loss(name: str, *, up: str) -> str:
+    """A loss's link, defaults and plot, from the function itself."""
+    function = getattr(importlib.import_module("fgjax.losses"), name)
+    given, options = [], []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.default is inspect.Parameter.empty:
+            given.append(f"`{parameter.name}`")
+        else:
+            options.append(f"`{parameter.name}={parameter.default!r}`")
+    lines = [
+        f"[`fgjax.losses.{name}`][{function.__module__}.{function.__qualname__}] takes "
+        f"{', '.join(given)}. " + (f"Defaults: {', '.join(options)}." if options else "")
+    ]
+    if name in plots.PLOTS:
+        along = plots.PLOTS[name].along
+        picture = f"{up}{plots.address(name)}"
+        lines.append(f"![Value and gradient of {name} along: {along}]({picture}){{ .fgjax-plot }}")
+    return "\n\n".join(lines)
+
+
+def example(file: str, *definitions: str, up: str) -> str:
+    """A file of docs/examples as code, or some of its definitions."""
+    del up
+    source = (ROOT / "docs" / "examples" / file).read_text()
+    if definitions:
+        nodes = {getattr(node, "name", ""): node for node in ast.parse(source).body}
+        source = "\n\n\n".join(_source_of(source, nodes[name]) for name in definitions)
+    title = file if definitions else f"docs/examples/{file}"
+    return f'```python title="{title}"\n{source.strip()}\n```'
+
+
+def _source_of(source: str, node: Any) -> str:
+    """A definition with its decorators."""
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return "\n".join(source.splitlines()[first - 1 : node.end_lineno])
+
+
+def settings(name: str, *, up: str) -> str:
+    """A configuration's fields with defaults and comments, from the source of its dataclass."""
+    del up
+    module, _, kind = name.rpartition(".")
+    config = getattr(importlib.import_module(module), kind)
+    rows = ["| field | default | |", "|---|---|---|"]
+    for base in reversed(config.__mro__):
+        if dataclasses.is_dataclass(base):
+            rows += _fields(inspect.getsource(base))
+    return "\n".join(rows)
+
+
+def _fields(source: str) -> list[str]:
+    """A row for each field: its name, its default, and the comments above and beside it."""
+    remarks = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    rows = []
+    for node in ast.parse(source).body[0].body:
+        if not isinstance(node, ast.AnnAssign):
+            continue
+        value = ast.unparse(node.value) if node.value else ""
+        if "default_factory" in value:
+            value = ast.unparse(node.annotation)
+        above, line = [], node.lineno - 1
+        lines = source.splitlines()
+        while lines[line - 1].lstrip().startswith("#"):
+            above.insert(0, remarks[line])
+            line -= 1
+        # A sentence above a field is about it; a few words are the heading of several.
+        said = [" ".join(above)] if " ".join(above).endswith(".") else []
+        said += [remarks[node.end_lineno]] if node.end_lineno in remarks else []
+        remark = " ".join(said).replace("|", "\\|")
+        rows.append(f"| `{ast.unparse(node.target)}` | `{value}` | {remark} |")
+    return rows
+
+
+def datasets(*, up: str) -> str:
+    """A row for each official dataset, from its builder."""
+    del up
+    rows = []
+    for name, builder in _builders():
+        counts = builder.official_counts
+        config = name.removeprefix("fgvc_")
+        classes = f"{counts.classes} classes"
+        rows.append(
+            f"| `{config}` | {builder.title}, {classes} | {counts.train:,}, {counts.test:,} |"
+        )
+    return "\n".join(rows)
+
+
+def official_files(*, up: str) -> str:
+    """Each dataset's files as its publishers name them, and where they come from."""
+    del up
+    rows = ["| dataset | files | where they come from |", "|---|---|---|"]
+    for _, builder in _builders():
+        layout = builder.layout()
+        names = ", ".join(f"`{file.name}`" for file in layout.files)
+        origin = layout.hint or "downloaded when it is first used"
+        rows.append(f"| {builder.title} | {names} | {origin} |")
+    return "\n".join(rows)
+
+
+def benchmarks(*, up: str) -> str:
+    """What was measured, without the file's own title."""
+    del up
+    return (ROOT / "benchmarks" / "RESULTS.md").read_text().partition("\n")[2]
+
+
+def _builders() -> Iterator[tuple[str, Any]]:
+    """All datasets with official files."""
+    from fgjax.data import datasets as package
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in package.names():
+            builder = package.builder_of(name, data_dir=folder)
+            if builder.layout() is not None:
+                yield name, builder
+
+
+_MAKERS: dict[str, Callable[..., str]] = {
+    function.__name__: function
+    for function in (equations, loss, example, settings, datasets, official_files, benchmarks)
+}
