@@ -31,9 +31,11 @@ def make(what: str, arguments: list[str], page: str) -> str:
 
 
 def link(thing: Any) -> str:
-    """A function or class as code that links to its place in the reference."""
-    name = f"{thing.__module__}.{thing.__qualname__}"
-    return f"[`{name}`][{name}]"
+    """A function or class as code that links to its place in the reference, if it is fgjax's."""
+    module, name = thing.__module__, thing.__qualname__
+    if module.partition(".")[0] != "fgjax":
+        return f"`{module.partition('.')[0]}.{name}`"
+    return f"[`{module}.{name}`][{module}.{name}]"
 
 
 def equations(paper: str, *, up: str) -> str:
@@ -42,11 +44,10 @@ def equations(paper: str, *, up: str) -> str:
     paper_module = importlib.import_module(f"fgjax.methods.{paper}.paper")
     blocks = []
     for equation in paper_module.PAPER.equations:
-        code = equation.code if isinstance(equation.code, tuple | list) else (equation.code,)
-        shown = ", ".join(link(thing) for thing in code)
+        shown = ", ".join(link(thing) for thing in equation.code)
         blocks += [
             '<div class="fgjax-equation" markdown="1">',
-            f"**Eq. {equation.number}** {equation.what}",
+            f"**Eq. {equation.number}** {equation.what[0].upper()}{equation.what[1:]}.",
             f"$$\n{equation.latex.strip()}\n$$",
             shown,
             "</div>",

@@ -15,6 +15,10 @@ _SPELLED = (
     (re.compile(r"\\operatorname\*"), r"\\operatorname"),
     (re.compile(r"\\arg\b"), r"\\operatorname{arg}"),
 )
+# A word of three letters or more is a name, not a product of its letters.
+_WORDS = re.compile(
+    r"(?P<keep>\\(?:text|begin|end|operatorname|math[a-z]+)\*?\{[^}]*\}|\\[a-zA-Z]+)|[a-zA-Z]{3,}"
+)
 _SCRIPT = dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "𝒜ℬ𝒞𝒟ℰℱ𝒢ℋℐ𝒥𝒦ℒℳ𝒩𝒪𝒫𝒬ℛ𝒮𝒯𝒰𝒱𝒲𝒳𝒴𝒵"))
 _DOUBLE = {**dict(zip("NRPQZC", "ℕℝℙℚℤℂ")), "E": "𝔼", "1": "𝟙"}
 _MATHML = "{http://www.w3.org/1998/Math/MathML}"
@@ -29,6 +33,7 @@ def to_mathml(latex: str, *, display: bool) -> str:
     spelled = latex.strip()
     for pattern, replacement in _SPELLED:
         spelled = pattern.sub(replacement, spelled)
+    spelled = _WORDS.sub(lambda m: m["keep"] or rf"\text{{{m[0]}}}", spelled)
     made = converter.convert(spelled, display="block" if display else "inline")
     xml.register_namespace("", _MATHML.strip("{}"))
     tree = xml.fromstring(made.replace("<mi>&</mi>", "<mi>&amp;</mi>"))

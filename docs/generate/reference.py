@@ -45,7 +45,7 @@ def title_of(package: str) -> str:
         return TITLES[package]
     name = package.rsplit(".", 1)[-1]
     if package.startswith("fgjax.methods."):
-        return name.capitalize() if name == "shared" else f"Methods: {name.upper()}"
+        return "Methods: shared" if name == "shared" else f"Methods: {name.upper()}"
     return name.capitalize()
 
 
