@@ -225,8 +225,12 @@ def _source_line(study: Study, config: str, name: str, settings: str, own: list[
     remarks = {record.note for record in own}
     notes = remarks.pop() if len(remarks) == 1 else ""
     commits = ", ".join(dict.fromkeys(record.commit for record in own if record.commit))
-    what = f"{study.source}; " if study.source else ""
-    return f"*{what}{seeds} seed(s){f', {notes}' if notes else ''}; commit {commits}:* `{command}`"
+    names = ", ".join(dict.fromkeys(record.dataset for record in own if record.dataset))
+    few = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    what = "; ".join(part for part in (f"On {names}", few, notes, f"commit {commits}") if part)
+    theirs = any(row.paper is not None for row in study.rows)
+    beside = f" The paper's column: {study.source}." if theirs else ""
+    return f"*{what}.{beside}* `{command}`"
 
 
 def fill(text: str, records: list[Record]) -> str:

@@ -59,6 +59,6 @@ def tiny_dataset(data_dir):
 @pytest.fixture
 def tiny_config(data_dir):
     """The demo's config, shrunk to seconds."""
-    from fgjax.testing import shrink
+    from tests.tiny import shrink
 
     return shrink(data_dir)
