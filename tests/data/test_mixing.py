@@ -317,7 +317,8 @@ def test_pasting_by_hand():
     image = np.zeros((8, 10, 3), np.uint8)
     donor = np.zeros((4, 8, 3), np.uint8)
     donor[1:3, 2:6] = np.array([[0, 40, 80, 120], [100, 140, 180, 220]])[..., None]
-    where = mixing.paste(image, [0.5, 0.2, 1, 0.4], donor, [0.25, 0.25, 0.75, 0.75])
+    box, donor_box = np.array([0.5, 0.2, 1, 0.4]), np.array([0.25, 0.25, 0.75, 0.75])
+    where = mixing.paste(image, box, donor, donor_box)
     assert where == (4, 2, 8, 4)
     np.testing.assert_array_equal(image[4:, 2:4, 0], [[20, 100], [45, 125], [95, 175], [120, 200]])
     outside = np.ones((8, 10), bool)

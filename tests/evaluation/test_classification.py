@@ -12,7 +12,13 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fgjax.config import Augmentation
+from fgjax.data import loading
 from fgjax.evaluation import classification
+
+
+def metrics(logits, labels):
+    return classification.classification_metrics(np.array(logits, float), np.array(labels))
 
 
 def by_loops(logits, labels):
@@ -56,7 +62,7 @@ def test_fractions_by_hand():
         [6, 5, 1, 4, 3, 2],
         [0, 0, 2, 1, 1, 1],
     ]
-    found = classification.classification_metrics(logits, [0, 0, 0, 2, 2])
+    found = metrics(logits, [0, 0, 0, 2, 2])
     wanted = {
         "top1": Fraction(2, 5),
         "top3": Fraction(3, 5),
@@ -70,24 +76,24 @@ def test_fractions_by_hand():
 
 def test_ties_go_against_the_image():
     """A network that says nothing is right about nothing, though argmax would give it class 0."""
-    same = classification.classification_metrics(np.zeros((4, 6)), [0, 1, 2, 5])
+    same = metrics(np.zeros((4, 6)), [0, 1, 2, 5])
     assert (same["top1"], same["top3"], same["top5"]) == (0, 0, 0)
     assert same["mean_class_accuracy"] == 0
     assert same["cross_entropy"] == pytest.approx(math.log(6))
-    one = classification.classification_metrics([[2.0, 2.0, 1.0, 1.0, 0.0, 0.0]], [0])
+    one = metrics([[2.0, 2.0, 1.0, 1.0, 0.0, 0.0]], [0])
     assert (one["top1"], one["top3"]) == (0, 1)
 
 
 def test_fewer_classes_than_five_make_top_5_certain():
-    found = classification.classification_metrics(np.eye(3)[[1, 2, 0]], [0, 1, 2])
+    found = metrics(np.eye(3)[[1, 2, 0]], [0, 1, 2])
     assert (found["top1"], found["top3"], found["top5"]) == (0, 1, 1)
-    assert classification.classification_metrics([[0.3]], [0]) == {
+    assert metrics([[0.3]], [0]) == {
         "top1": 1, "top3": 1, "top5": 1, "mean_class_accuracy": 1, "cross_entropy": 0,
     }  # fmt: skip
 
 
 def test_large_logits_keep_their_cross_entropy():
-    found = classification.classification_metrics([[1e4, 0.0], [-1e4, 1e4]], [1, 1])
+    found = metrics([[1e4, 0.0], [-1e4, 1e4]], [1, 1])
     assert found["cross_entropy"] == pytest.approx(5000)
 
 
@@ -118,12 +124,13 @@ class Linear(nnx.Module):
         return {"logits": jnp.mean(images, axis=(1, 2)) @ self.kernel[...] + self.training[...]}
 
 
-class Colours:
+class Colours(loading.Reader):
     """A reader of images of one colour each."""
 
     def __init__(self, count):
-        self.colours = np.random.default_rng(0).integers(0, 255, (count, 3)).astype(np.uint8)
-        self.split = types.SimpleNamespace(labels=np.arange(count) % 2)
+        super().__init__(types.SimpleNamespace(labels=np.arange(count) % 2), 4, Augmentation())
+        colours = np.random.default_rng(0).integers(0, 255, (count, 3)).astype(np.uint8)
+        object.__setattr__(self, "colours", colours)
 
     def read(self, index):
         return np.broadcast_to(self.colours[index], (4, 4, 3)).copy(), None
@@ -163,4 +170,4 @@ def test_probabilities_are_those_of_float32_rows():
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     np.testing.assert_allclose(found, raised / raised.sum(axis=-1, keepdims=True), rtol=1e-6)
     assert isinstance(found, np.ndarray) and found.dtype == np.float32
-    assert classification.softmax([[0, 0]]).tolist() == [[0.5, 0.5]]
+    assert classification.softmax(np.zeros(2)).tolist() == [0.5, 0.5]

@@ -64,51 +64,55 @@ def test_the_largest_of_several_components_is_taken():
     assert found.dtype == np.float32
     mask[4:9, 16] = True  # 25 and 25: the first in raster order
     np.testing.assert_allclose(boxes.largest_component(mask), [0.4, 0.1, 0.9, 0.35], rtol=1e-6)
-    exactly = np.zeros((10, 10), int)
-    exactly[3, 2:7] = 1  # 5 %
+    exactly = np.zeros((10, 10), bool)
+    exactly[3, 2:7] = True  # 5 %
     np.testing.assert_allclose(boxes.largest_component(exactly), [0.3, 0.2, 0.4, 0.7])
     np.testing.assert_allclose(boxes.largest_component(exactly, smallest=0.06), boxes.WHOLE)
 
 
 def test_boxes_by_hand():
-    given = [[[0.125, 0.25, 0.5, 0.625]], [[0, 0, 1, 0.5]]]
+    given = np.array([[[0.125, 0.25, 0.5, 0.625]], [[0, 0, 1, 0.5]]])
     np.testing.assert_allclose(boxes.flip(given), [[[0.125, 0.375, 0.5, 0.75]], [[0, 0.5, 1, 1]]])
     np.testing.assert_allclose(boxes.area(given), [[0.375 * 0.375], [0.5]])
-    assert boxes.area([0.5, 0.5, 0.25, 0.75]) == 0
+    assert boxes.area(np.array([0.5, 0.5, 0.25, 0.75])) == 0
     np.testing.assert_allclose(boxes.centers(given), [[[0.3125, 0.4375]], [[0.5, 0.25]]])
-    found = boxes.around([[[0.5, 0.25]], [[0, 1]]], 0.375)
+    found = boxes.around(np.array([[[0.5, 0.25]], [[0, 1]]]), 0.375)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, [[[0.125, 0, 0.875, 0.625]], [[0, 0.625, 0.375, 1]]])
 
 
 def test_a_box_contains_its_borders():
-    box = [0.25, 0.25, 0.5, 0.75]
-    points = [[0.25, 0.75], [0.5, 0.25], [0.3, 0.5], [0.2, 0.5], [0.6, 0.5], [0.3, 0.2], [0.3, 0.8]]
-    assert boxes.contains(box, points).tolist() == [True] * 3 + [False] * 4
-    many = boxes.contains([box, [0, 0, 1, 1]], [[0.2, 0.5], [0.2, 0.5]])
+    box = np.array([0.25, 0.25, 0.5, 0.75])
+    inside = [[0.25, 0.75], [0.5, 0.25], [0.3, 0.5]]
+    outside = [[0.2, 0.5], [0.6, 0.5], [0.3, 0.2], [0.3, 0.8]]
+    assert boxes.contains(box, np.array(inside + outside)).tolist() == [True] * 3 + [False] * 4
+    many = boxes.contains(np.array([box, [0, 0, 1, 1]]), np.array([[0.2, 0.5], [0.2, 0.5]]))
     assert many.tolist() == [False, True]
 
 
 def test_windows_by_hand():
-    window = [0.25, 0.5, 0.75, 1.0]
-    found = boxes.to_window([[0.375, 0.5, 0.5, 0.75], [0, 0, 1, 1], [0.9, 0.1, 2, 0.2]], window)
-    wanted = [[0.25, 0, 0.5, 0.5], [0, 0, 1, 1], [1, 0, 1, 0]]
-    np.testing.assert_allclose(found, wanted)
+    window = np.array([0.25, 0.5, 0.75, 1.0])
+    given = np.array([[0.375, 0.5, 0.5, 0.75], [0, 0, 1, 1], [0.9, 0.1, 2, 0.2]])
+    found = boxes.to_window(given, window)
+    np.testing.assert_allclose(found, [[0.25, 0, 0.5, 0.5], [0, 0, 1, 1], [1, 0, 1, 0]])
     assert found.dtype == np.float32
-    np.testing.assert_allclose(boxes.from_window([0, 0.5, 0.5, 1], window), [0.25, 0.75, 0.5, 1])
-    narrow = boxes.to_window([0.5, 0.5, 0.5, 0.5 + 1e-7], [0.5, 0.5, 0.5, 1])  # no height at all
-    np.testing.assert_allclose(narrow, [0, 0, 0, 2e-7], atol=1e-7)
-    tiny = boxes.to_window([0.5, 0, 0.75, 1], [0.5, 0, 0.5 + 2**-19, 1])
-    np.testing.assert_allclose(tiny, [0, 0, 1, 1])
+    found = boxes.from_window(np.array([0, 0.5, 0.5, 1]), window)
+    np.testing.assert_allclose(found, [0.25, 0.75, 0.5, 1])
+    assert found.dtype == np.float32
+    point = np.array([0.5, 0.5, 0.5, 0.5])  # a window without height is taken as a millionth
+    np.testing.assert_array_equal(boxes.to_window(point, np.array([0.5, 0.5, 0.5, 1])), 0)
+    low = boxes.to_window(np.array([0, 0, 2.0**-21, 1]), np.array([0, 0, 2.0**-22, 1]))
+    np.testing.assert_allclose(low, [0, 0, 2.0**-21 / 1e-6, 1], rtol=1e-6)
 
 
 def test_pixels_by_hand():
-    assert boxes.to_pixels([0.24, 0.26, 0.76, 0.74], 10, 10) == (2, 3, 8, 7)
-    assert boxes.to_pixels([0, 0, 1, 1], 7, 9) == (0, 0, 7, 9)
-    assert boxes.to_pixels([0.5, 0.5, 0.5, 0.5], 10, 20) == (5, 10, 6, 11)
-    assert boxes.to_pixels([1, 1, 1, 1], 10, 20) == (9, 19, 10, 20)
-    assert boxes.to_pixels([-1, -1, -0.5, -0.5], 10, 20) == (0, 0, 1, 1)
-    assert boxes.to_pixels([2, 2, 3, 3], 10, 20) == (9, 19, 10, 20)
+    pixels = lambda box, *sides: boxes.to_pixels(np.array(box, float), *sides)  # noqa: E731
+    assert pixels([0.24, 0.26, 0.76, 0.74], 10, 10) == (2, 3, 8, 7)
+    assert pixels([0, 0, 1, 1], 7, 9) == (0, 0, 7, 9)
+    assert pixels([0.5, 0.5, 0.5, 0.5], 10, 20) == (5, 10, 6, 11)
+    assert pixels([1, 1, 1, 1], 10, 20) == (9, 19, 10, 20)
+    assert pixels([-1, -1, -0.5, -0.5], 10, 20) == (0, 0, 1, 1)
+    assert pixels([2, 2, 3, 3], 10, 20) == (9, 19, 10, 20)
 
 
 def test_cam_is_the_weighted_sum_of_the_true_class():
@@ -141,8 +145,8 @@ def test_cams_threshold_is_a_share_of_its_range(scale, shift):
 
 
 def steps(values):
-    """A map of four equal columns, as integers: what is given may be of any type."""
-    return np.repeat(np.array([values]), 16, axis=0).repeat(4, axis=1)
+    """A map of four equal columns, narrow: OpenCV does not resize halves."""
+    return np.repeat(np.array([values], np.float16), 16, axis=0).repeat(4, axis=1)
 
 
 def test_cams_threshold_is_reached_and_scdas_is_passed():

@@ -1,6 +1,7 @@
 """Every public loss as one call, so that a property is tested on all of them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -9,10 +10,14 @@ import numpy as np
 
 from fgjax import losses
 
-MARGIN = losses.MarginStatistics(m1=np.float32(1.5), sigma=np.float32(0.4))
-MARGINS = losses.PairMargins(
-    ref_dcdi1=MARGIN, ref_dcdi2=MARGIN, dcdi1_dcdi2=MARGIN, ref_dcdic=MARGIN
-)
+
+@functools.cache
+def margins() -> losses.PairMargins:
+    """One margin for all pairs; made when it is wanted, as arrays start the devices."""
+    one = losses.MarginStatistics(m1=jnp.float32(1.5), sigma=jnp.float32(0.4))
+    return losses.PairMargins(ref_dcdi1=one, ref_dcdi2=one, dcdi1_dcdi2=one, ref_dcdic=one)
+
+
 LABELS = np.array([0, 0, 1, 1, 2, 2, 0, 3], np.int32)
 PARENTS = np.array([0, 0, 1, 1], np.int32)
 SIGNS = np.array([1, 0, 1, 0, 1, 0, 0, 1], np.int32)
@@ -47,7 +52,7 @@ TUPLES = [
          lambda a, b, s: losses.pairwise_margin_loss(a, b, s, margin=2.0), (F, F), (SIGNS,)),
     Case("positive_relationship", losses.positive_relationship, (F, F, F)),
     Case("negative_relationship",
-         lambda *r: losses.negative_relationship(*r, MARGINS), (F, F, F, F)),
+         lambda *r: losses.negative_relationship(*r, margins()), (F, F, F, F)),
     Case("lapm", lambda c, p, n, s: losses.lapm_loss(c, p, n, s), ((8,), (8,), (8,)), (SIGNS,)),
     Case("triplet", losses.triplet_loss, (F, F, F)),
     Case("triplet_plain", lambda *x: losses.triplet_loss(*x, squared=False), (F, F, F)),

@@ -12,7 +12,7 @@ from fgjax.losses import common
 def test_everything_narrow_becomes_float32(dtype):
     found = common.as_float(np.ones(2, dtype))
     assert found.dtype == jnp.float32 and found.tolist() == [1, 1]
-    assert common.as_float([0.5]).dtype == jnp.float32
+    assert common.as_float(0.5).dtype == jnp.float32
 
 
 def test_float64_stays_wide():
@@ -29,7 +29,7 @@ def test_norms_are_safe_at_zero():
     assert value.tolist() == [0, 0.5, 2] and gradient.tolist() == [0, 1, 0.25]
     one, other = jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([1.0, 2.0])
     np.testing.assert_allclose(common.euclidean(one, other), [0, np.sqrt(5)], rtol=1e-6)
-    assert common.euclidean([[3]], [[-1]]).tolist() == [4]
+    assert common.euclidean(np.float16([[3]]), np.float16([[-1]])).dtype == jnp.float32
     gradient = jax.grad(lambda x: jnp.sum(common.euclidean(x, other)))(one)
     np.testing.assert_allclose(gradient, [[0, 0], np.array([2, -1]) / np.sqrt(5)], rtol=1e-6)
 
@@ -49,7 +49,10 @@ def test_masked_means_by_hand():
     assert common.masked_mean(values, where, axis=0).tolist() == [1, 0, 5.5]
     assert common.masked_mean(values, where, axis=1).tolist() == [3.5, 5]
     assert float(common.masked_mean(values, where, axis=(0, 1))) == 4
-    assert float(common.masked_mean(np.arange(6).reshape(2, 3), [[True, False, False]])) == 1.5
+    assert (
+        float(common.masked_mean(np.arange(6).reshape(2, 3), np.array([[True, False, False]])))
+        == 1.5
+    )
     empty = jax.value_and_grad(lambda x: common.masked_mean(x, jnp.zeros(3)))(jnp.ones(3))
     assert (float(empty[0]), empty[1].tolist()) == (0, [0, 0, 0])
     assert common.masked_mean(values.astype(jnp.bfloat16), where).dtype == jnp.float32

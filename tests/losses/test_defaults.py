@@ -1,12 +1,11 @@
 """A loss that is called without its hyper-parameters takes those of its docstring."""
 
-import jax
 import numpy as np
 import pytest
 
 from fgjax import losses
 from fgjax.losses import common
-from tests.losses.cases import LABELS, MARGINS, PARENTS
+from tests.losses.cases import LABELS, PARENTS, margins
 
 
 def rows(seed, *shape, scale=0.5):
@@ -14,7 +13,14 @@ def rows(seed, *shape, scale=0.5):
 
 
 A, B, C, D = (rows(seed, 8, 5) for seed in range(4))
-MAPS = np.asarray(jax.nn.softmax(rows(4, 8, 16, 3), axis=1)).reshape(8, 4, 4, 3)
+MAPS = np.exp(rows(4, 8, 4, 4, 3))
+MAPS /= MAPS.sum(axis=(1, 2), keepdims=True)
+
+
+def negative_relationship(*given, **options):
+    return losses.negative_relationship(*given, margins(), **options)
+
+
 IN_BATCH = {
     "contrastive_loss": {"margin": 1.0},
     "batch_all_triplet_loss": {"margin": 0.2, "squared": False},
@@ -36,7 +42,7 @@ CASES = [(getattr(losses, name), (A, LABELS), defaults) for name, defaults in IN
     (losses.part_diversity, (MAPS,), {"margin": 0.02}),
     (losses.hdcl_loss, (A, LABELS, B), {"top_k": 2, "decorrelation_weight": 0.1}),
     (losses.centralized_ranking_loss, (A, LABELS, B), {"margin": 0.5}),
-    (losses.negative_relationship, (A, B, C, D, MARGINS), {"alpha": 1.0, "additional_term": True}),
+    (negative_relationship, (A, B, C, D), {"alpha": 1.0, "additional_term": True}),
     (losses.lapm_loss, (*abs(rows(5, 3, 8)), LABELS % 2), {"lambda_": 0.75}),
     (common.normalize, (A * 1e-6,), {"epsilon": 1e-12}),
 ]  # fmt: skip

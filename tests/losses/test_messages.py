@@ -6,7 +6,9 @@ import pytest
 
 from fgjax import losses
 from fgjax.losses import common
-from tests.losses.cases import MARGINS
+from tests.losses.cases import margins
+
+pytestmark = pytest.mark.usefixtures("unchecked_types")
 
 X, Y = np.ones((2, 3), np.float32), np.zeros(2, np.int32)
 ONE, THREE = np.ones(3, np.float32), np.ones((3, 3), np.float32)
@@ -59,7 +61,7 @@ NOT_NEGATIVE = [
     ("triplet_loss", "margin", lambda **o: losses.triplet_loss(X, X, X, **o)),
     ("pairwise_margin_loss", "margin", lambda **o: losses.pairwise_margin_loss(X, X, Y, **o)),
     ("negative_relationship", "alpha",
-     lambda **o: losses.negative_relationship(X, X, X, X, MARGINS, **o)),
+     lambda **o: losses.negative_relationship(X, X, X, X, margins(), **o)),
     ("ranking_loss", "margin", lambda **o: losses.ranking_loss(X, X, **o)),
     ("hdcl_loss", "decorrelation_weight", lambda **o: losses.hdcl_loss(X, Y, X, **o)),
     ("centralized_ranking_loss", "margin",
@@ -90,7 +92,7 @@ def test_margins_and_weights_must_not_be_negative(name, option, call):
         (lambda: losses.positive_relationship(X, THREE, X),
          "positive_relationship: all embeddings must have one shape, got reference (2, 3), "
          "scdi1 (3, 3), scdi2 (2, 3)."),
-        (lambda: losses.negative_relationship(X, X, X, THREE, MARGINS),
+        (lambda: losses.negative_relationship(X, X, X, THREE, margins()),
          "negative_relationship: all embeddings must have one shape, got reference (2, 3), "
          "dcdi1 (2, 3), dcdi2 (2, 3), dcdic (3, 3)."),
         (lambda: losses.triplet_loss(X, X, THREE),

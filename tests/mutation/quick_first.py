@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import hypothesis
+import pytest
 
 STATISTICS = pathlib.Path("mutmut-stats.json")  # mutmut runs pytest in its own folder
 
@@ -22,3 +23,11 @@ def pytest_collection_modifyitems(items):
     if STATISTICS.exists():
         took = json.loads(STATISTICS.read_text())["duration_by_test"]
         items.sort(key=lambda item: took.get(item.nodeid, 0.0))
+
+
+def pytest_collection_finish(session):
+    """A mutant is a fork of the process that collected: XLA's threads would be missing in it."""
+    from jax._src import xla_bridge  # not before tests/conftest.py has set JAX up
+
+    if session.config.option.collectonly and xla_bridge.backends_are_initialized():
+        raise pytest.UsageError("a test module computes with JAX while it is imported")
