@@ -70,3 +70,37 @@ def test_fusion_is_never_worse_on_its_own_images_than_the_best_alone(seed, count
 def test_no_held_out_images_is_an_error():
     with pytest.raises(UserError, match="none are held out"):
         fusion.search_weights(np.zeros((3, 0, 4)), np.zeros(0, int))
+
+
+def test_refusals_word_for_word():
+    with pytest.raises(UserError) as found:
+        fusion.simplex(2, step=0.3)
+    assert str(found.value) == "the fusion's step is 0.3, but must divide 1, as 0.05 does."
+    with pytest.raises(UserError) as found:
+        fusion.search_weights(np.zeros((3, 0, 4)), np.zeros(0, int))
+    assert str(found.value) == (
+        "fusion weights are searched on held-out images, but none are held out: set "
+        "data.held_out above 0 or fusion=preset."
+    )
+
+
+def test_defaults_and_ties_by_hand():
+    assert len(fusion.simplex(3)) == 231 and len(fusion.simplex(2, step=1)) == 2
+    scores = np.array([[[0.6, 0.4], [0.2, 0.8]], [[0.4, 0.6], [0.8, 0.2]]])
+    weights = np.array([[1, 0], [0.5, 0.5], [0, 1]])
+    found = fusion.accuracies(scores, np.array([0, 1]), weights)
+    assert found.tolist() == [1, 0.5, 0]  # (½, ½) ties everywhere: class 0
+    assert fusion.fuse(scores, np.array([1, 0])).dtype == np.float64
+    narrow = fusion.fuse(np.float32(scores), np.float32([0.25, 0.75]))
+    assert narrow.dtype == np.float64
+    best, accuracy = fusion.search_weights(scores, np.array([0, 1]))
+    assert best.tolist() == [1, 0] and accuracy == 1 and type(accuracy) is float
+    coarse, _ = fusion.search_weights(scores, np.array([0, 1]), step=1)
+    assert coarse.tolist() == [1, 0]
+
+
+def test_certain_mistakes_cost_a_finite_amount():
+    """Of two that are wrong on one image each, the one that is less certain elsewhere loses."""
+    scores = np.array([[[1.0, 0.0], [0.4, 0.6]], [[1.0, 0.0], [0.1, 0.9]]])
+    weights, accuracy = fusion.search_weights(scores, np.array([1, 1]), step=0.5)
+    assert accuracy == 0.5 and weights.tolist() == [0, 1]

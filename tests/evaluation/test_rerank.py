@@ -7,6 +7,15 @@ from hypothesis import strategies as st
 
 from fgjax.errors import UserError
 from fgjax.evaluation import rerank
+from fgjax.evaluation.rerank import (
+    Neighbours,
+    Thresholds,
+    _descending,
+    class_similarities,
+    find_neighbours,
+    rescore,
+    search_thresholds,
+)
 
 
 def world(seed, queries=6, classes=7, database=20, depth=4):
@@ -117,3 +126,108 @@ def test_zero_features_have_no_neighbours_and_missing_classes_no_score():
 def test_too_much_is_refused(options, says):
     with pytest.raises(UserError, match=says):
         rerank(*world(0), **{"top_m": 5, **options})
+
+
+def refusal(call):
+    with pytest.raises(UserError) as found:
+        call()
+    return str(found.value)
+
+
+def test_refusals_word_for_word():
+    p, q, x, y = world(0)
+    assert refusal(lambda: rerank(p, q, x, y, top_n=8, top_m=5)) == (
+        "top_n is 8, but must be in 1 … 7, the number of classes."
+    )
+    assert refusal(lambda: rerank(p, q, x, y, top_m=0)) == (
+        "top_m is 0, but must be in 1 … 20, the images of the database."
+    )
+    assert refusal(lambda: rerank(p, q * np.inf, x, y, top_m=5)).startswith(
+        "6 of 6 queries are not finite"
+    )
+    assert refusal(lambda: rerank(p, q, x * np.nan, y, top_m=5)).startswith(
+        "20 of 20 the database are not finite"
+    )
+    assert rerank(p, q, x, y, top_n=7, top_m=20).shape == p.shape  # all there are
+
+
+@pytest.mark.parametrize("name", ["rerank", "rescore"])
+def test_defaults_are_those_of_the_docstring(name):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(8) * 0.1, 200)
+    labels = rng.integers(0, 8, 300)
+    # Similarities on both sides of 0.7: the first coordinate dominates.
+    q = np.concatenate([np.ones((200, 1)), rng.normal(size=(200, 3)) * 0.6], axis=1)
+    x = np.concatenate([np.ones((300, 1)), rng.normal(size=(300, 3)) * 0.6], axis=1)
+    near = find_neighbours(q, x, labels, count=60)
+
+    def call(**options):
+        if name == "rerank":
+            return rerank(p, q, x, labels, **options)
+        return rescore(p, near, **options)
+
+    defaults = {"top_n": 5, "top_m": 50, "probability_threshold": 0.7,
+                "similarity_threshold": 0.7, "alpha": 0.0, "beta": 1.0,
+                "per_class": False}  # fmt: skip
+    found = call()
+    np.testing.assert_array_equal(found, call(**defaults))
+    others = {"top_n": 6, "top_m": 51, "probability_threshold": 0.8, "similarity_threshold": 0.8,
+              "alpha": 1.0, "beta": 2.0, "per_class": True}  # fmt: skip
+    for option, value in others.items():
+        assert not np.array_equal(call(**{**defaults, option: value}), found), option
+
+
+def test_neighbours_are_the_nearest_by_cosine():
+    _, q, x, y = world(3)
+    found = find_neighbours(5 * q, x, y, count=4)
+    cosines = (q @ x.T) / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(x, axis=1)
+    rows = np.argsort(-cosines, axis=1)[:, :4]
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_array_equal(found.labels, y[rows])
+    np.testing.assert_allclose(found.similarities, np.take_along_axis(cosines, rows, 1), rtol=1e-5)
+
+
+def test_class_similarities_by_hand():
+    """Of three looked at, 0.5 is not above the threshold; the fourth is beyond top m."""
+    near = Neighbours(
+        np.array([[0.875, 0.75, 0.5, 0.5], [0.25, 0.25, 0.25, 0.25]], np.float32),
+        np.array([[1, 2, 1, 1], [0, 0, 0, 0]]), np.zeros((2, 4), int),
+    )  # fmt: skip
+    classes = np.array([[1, 0, 2], [0, 1, 2]])
+    share, total = class_similarities(near, classes, top_m=3, similarity_threshold=0.5)
+    assert share.tolist() == [[0.875 / 1.625, 0, 0.75 / 1.625], [0, 0, 0]]
+    assert total.tolist() == [1.625, 0] and share.dtype == np.float64
+
+
+def test_thresholds_are_reached_or_passed():
+    """T_sf itself is sure enough; a class whose probability reaches it keeps it with per_class."""
+    near = Neighbours(np.ones((1, 2), np.float32), np.array([[1, 1]]), np.zeros((1, 2), int))
+    p, options = np.array([[0.5, 0.375, 0.125]]), {"top_n": 2, "top_m": 2}
+    same = rescore(p, near, probability_threshold=0.5, **options)
+    np.testing.assert_array_equal(same, p)
+    found = rescore(p, near, probability_threshold=0.51, **options)
+    assert found[0, :2].tolist() == [0, 1] and found[0, 2] == 0.125 - 4
+    kept = rescore(
+        p, near, probability_threshold=0.5, per_class=True, alpha=0.5, beta=0.25, **options
+    )
+    assert kept[0].tolist() == [0.5, 0.5 * 0.375 + 0.25, 0.125 - 4]
+    assert kept.dtype == np.float64
+
+
+def test_ties_are_broken_by_the_smallest_steps():
+    found = _descending(np.array([[1.0, 1.0, 1.0, 0.5], [3.0, 2.0, 2.0, 2.0]]))
+    below = lambda x, times: x if not times else below(np.nextafter(x, -np.inf), times - 1)  # noqa: E731
+    wanted = [[1, below(1.0, 1), below(1.0, 2), 0.5], [3, 2, below(2.0, 1), below(2.0, 2)]]
+    assert found.tolist() == wanted
+
+
+def test_the_first_of_the_best_thresholds_is_taken():
+    near = Neighbours(
+        np.ones((2, 2), np.float32), np.array([[1, 1], [0, 0]]), np.zeros((2, 2), int)
+    )
+    p = np.array([[0.6, 0.4], [0.7, 0.3]])
+    tried = [Thresholds(2, 2, sure, 0.5) for sure in (0.5, 0.65, 0.66, 0.1)]
+    assert search_thresholds(p, np.array([1, 0]), near, tried) == (tried[1], 1.0)
+    assert search_thresholds(p, np.array([0, 0]), near, tried) == (tried[0], 1.0)
+    chosen, accuracy = search_thresholds(p, np.array([1, 0]), near, tried, alpha=1.0, beta=0.0)
+    assert (chosen, accuracy) == (tried[0], 0.5) and type(accuracy) is float

@@ -155,3 +155,113 @@ def test_bad_input_is_refused_in_words():
         retrieval_metrics(np.ones((2, 3)), [0, 1], recall_ks=(0,))
     with pytest.raises(UserError, match="not empty"):
         retrieval_metrics(np.ones((0, 3)), [])
+
+
+def refusal(call):
+    with pytest.raises(UserError) as found:
+        call()
+    return str(found.value)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_refusals_word_for_word():
+    x, y = np.ones((2, 3)), np.zeros(2, int)
+    broken = np.where(np.eye(3) > 0, np.inf, 1.0)[:2]
+    assert refusal(lambda: retrieval.normalize_rows(np.ones(3))) == (
+        "embeddings have shape (3,), but must be [N, D] and not empty."
+    )
+    assert refusal(lambda: retrieval.normalize_rows(np.ones((2, 0)), "rows")) == (
+        "rows have shape (2, 0), but must be [N, D] and not empty."
+    )
+    assert refusal(lambda: retrieval_metrics(broken, y)) == (
+        "2 of 2 embeddings are not finite, the first at index 0: the model that made them has "
+        "diverged."
+    )
+    assert refusal(lambda: retrieval_metrics(x, y, database=broken, database_labels=y)) == (
+        "2 of 2 database embeddings are not finite, the first at index 0: the model that made "
+        "them has diverged."
+    )
+    assert refusal(lambda: nearest(x, np.ones((2, 4)), count=1)) == (
+        "queries of depth 3 cannot be searched in a database of depth 4: they come from "
+        "different models."
+    )
+    assert refusal(lambda: nearest(x, x, count=0)) == (
+        "0 nearest neighbours were asked for, but at least 1 is needed."
+    )
+    assert refusal(lambda: retrieval_metrics(x, y[:1])) == (
+        "labels have shape (1,), but must be [2]."
+    )
+    assert refusal(lambda: retrieval_metrics(x, y, database=x, database_labels=y[:1])) == (
+        "database_labels have shape (1,), but must be [2]."
+    )
+    for name in ("recall_ks", "precision_ks", "map_ks"):
+        assert refusal(lambda name=name: retrieval_metrics(x, y, **{name: (1, 0)})) == (
+            "recall_ks, precision_ks and map_ks must be positive."
+        )
+
+
+def test_unit_rows_by_hand():
+    found = retrieval.normalize_rows(np.array([[3.0, 4.0], [0.0, 0.0], [3e-7, -4e-7]]))
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0.6, -0.8]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_the_measures_that_are_asked_for():
+    x, y = np.eye(3)[[0, 0, 1, 1, 2, 2]], np.array([0, 0, 1, 1, 2, 0])
+    counts = {"queries", "queries_without_relevant", "map@r", "r_precision"}
+    assert set(retrieval_metrics(x, y)) == counts | {
+        *(f"recall@{k}" for k in (1, 2, 4, 8, 16, 32)),
+        *(f"{name}@{k}" for name in ("precision", "map") for k in (1, 5, 10)),
+    }  # fmt: skip
+    nothing = retrieval_metrics(x, y, recall_ks=(), precision_ks=(), map_ks=())
+    assert set(nothing) == counts
+    assert (nothing["queries"], nothing["queries_without_relevant"]) == (6, 1)
+    # R = 2, 2, 1, 1, 0, 2: found among the first R are 1 of 2, 1 of 2, 1, 1, none, and 1 of 2.
+    assert nothing["r_precision"] == pytest.approx((0.5 + 0.5 + 1 + 1 + 0 + 0.5) / 6)
+    assert nothing["map@r"] == pytest.approx((0.5 + 0.5 + 1 + 1 + 0 + 0.25) / 6)
+
+
+def test_a_database_without_anything_relevant():
+    x = np.eye(2)
+    found = retrieval_metrics(
+        x, np.array([0, 1]), database=x, database_labels=np.array([5, 6]),
+        recall_ks=(1,), precision_ks=(1,), map_ks=(1,),
+    )  # fmt: skip
+    assert found == {"recall@1": 0, "precision@1": 0, "map@1": 0, "map@r": 0, "r_precision": 0,
+                     "queries": 2, "queries_without_relevant": 2}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("queries", "block", "scores", "rows"),
+    [
+        (9, 100, 10**6, 12),  # all at once, in whole rows of four devices
+        (20, 8, 10**6, 8),
+        (40, 100, 16 * 12, 16),  # 12 entries for each query: 6 of scores, 2 · 3 of the lists
+        (40, 100, 15 * 12, 16),  # 15, rounded up to the devices
+        (40, 100, 1, 4),
+    ],
+)
+def test_a_block_of_queries_keeps_to_its_limits(queries, block, scores, rows, monkeypatch):
+    monkeypatch.setattr(retrieval, "_DATABASE_BLOCK", 6)
+    monkeypatch.setattr(retrieval, "_QUERY_BLOCK", block)
+    monkeypatch.setattr(retrieval, "_SCORES", scores)
+    seen = []
+
+    def step(count, size):
+        assert (count, size) == (3, 10)
+
+        def search(given, own, tiles):
+            assert tiles.shape == (2, 6, 2) and tiles.dtype == given.dtype == np.float32
+            assert (np.asarray(tiles)[1, 4:] == 0).all() and own.dtype == np.int32
+            seen.append((len(given), np.asarray(own).tolist()))
+            return np.zeros((len(given), 3), np.float32), np.zeros((len(given), 3), np.int32)
+
+        return search
+
+    monkeypatch.setattr(retrieval, "_step", step)
+    rng = np.random.default_rng(0)
+    found, _ = nearest(rng.normal(size=(queries, 2)), rng.normal(size=(10, 2)), count=3)
+    assert found.shape == (queries, 3)
+    assert {size for size, _ in seen} == {rows} and len(seen) == -(-queries // rows)
+    padding = rows * len(seen) - queries
+    assert [x for _, own in seen for x in own] == [-1] * queries + [0] * padding
