@@ -55,6 +55,31 @@ def equations(paper: str, *, up: str) -> str:
     return "\n\n".join(blocks)
 
 
+def places(paper: str, *, up: str) -> str:
+    """Where a paper's sections, figures and tables are made."""
+    del up
+    known = importlib.import_module(f"fgjax.methods.{paper}.paper").PAPER
+    rows = ["| in the paper | what | here |", "|---|---|---|"]
+    for place in (*known.sections, *known.figures, *known.tables):
+        shown = ", ".join(
+            f"study `{thing}`" if isinstance(thing, str) else link(thing) for thing in place.code
+        )
+        rows.append(f"| {place.number} | {place.what} | {shown} |")
+    return "\n".join(rows)
+
+
+def reported(paper: str, *, up: str) -> str:
+    """The numbers that a paper prints for its whole method."""
+    del up
+    known = importlib.import_module(f"fgjax.methods.{paper}.paper").PAPER
+    rows = ["| dataset | network | measure | paper (%) | where |", "|---|---|---|---|---|"]
+    for one in known.reported:
+        where = f"{one.table}, {one.note}" if one.note else one.table
+        metric = one.metric.replace("recall@", "Recall@")
+        rows.append(f"| {one.dataset} | {one.backbone} | {metric} | {one.value} | {where} |")
+    return "\n".join(rows)
+
+
 def loss(name: str, *, up: str) -> str:
     """A loss's link, defaults and plot, from the function itself."""
     function = getattr(importlib.import_module("fgjax.losses"), name)
@@ -175,6 +200,7 @@ def _builders() -> Iterator[tuple[str, Any]]:
 
 
 _MAKERS: dict[str, Callable[..., str]] = {
-    function.__name__: function
-    for function in (equations, loss, example, settings, datasets, official_files, benchmarks)
-}
+    maker.__name__: maker
+    for maker in (equations, places, reported, loss, example, settings, datasets,
+                  official_files, benchmarks)
+}  # fmt: skip

@@ -14,6 +14,7 @@ _SPELLED = (
     (re.compile(r"\\(begin|end)\{aligned\}"), r"\\\1{align*}"),
     (re.compile(r"\\operatorname\*"), r"\\operatorname"),
     (re.compile(r"\\arg\b"), r"\\operatorname{arg}"),
+    (re.compile(r"\\(log|cos|exp) +(?=[a-zA-Z])"), r"\\\1\\, "),
 )
 # A word of three letters or more is a name, not a product of its letters.
 _WORDS = re.compile(

@@ -40,9 +40,10 @@ PAPER = Paper(
         Equation("8", r"\|f(r) - f(p)\|_2^2 + m_1 \le \|f(r) - f(n^+)\|_2^2 + m_2 \le "
                  r"\|f(r) - f(n)\|_2^2",
                  "positive before hard negative before negative", (losses.quadruplet_loss,)),
-        Equation("9", r"L_{quad} = \sum_i \tfrac12 \max\{0, \|f(r_i) - f(p_i)\|_2^2 - "
-                 r"\|f(r_i) - f(n_i^+)\|_2^2 + m_1 - m_2\} + \tfrac12 \max\{0, "
-                 r"\|f(r_i) - f(n_i^+)\|_2^2 - \|f(r_i) - f(n_i)\|_2^2 + m_2\}",
+        Equation("9", r"\begin{aligned} L_{quad} = \sum_i & \tfrac12 \max\{0, "
+                 r"\|f(r_i) - f(p_i)\|_2^2 - \|f(r_i) - f(n_i^+)\|_2^2 + m_1 - m_2\} \\ & "
+                 r"+ \tfrac12 \max\{0, \|f(r_i) - f(n_i^+)\|_2^2 - \|f(r_i) - f(n_i)\|_2^2 + "
+                 r"m_2\} \end{aligned}",
                  "as two triplets", (losses.quadruplet_loss,)),
         Equation("10", r"L_{parts} = \lambda L_{cls} + (1 - \lambda) L_{quad}",
                  "the parts classifier's objective",

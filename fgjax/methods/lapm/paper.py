@@ -42,8 +42,9 @@ PAPER = Paper(
         Equation("13", r"dissim(r, n) = \max(0, m_1 - \|f(r) - f(n)\|_2) + "
                  r"\max(0, \|f(r) - f(n)\|_2 - m_2)",
                  "keeps a pair's distance in its band", (losses.dissimilarity,)),
-        Equation("14", r"dissim(ref, DCDI_1) + dissim(ref, DCDI_2) + dissim(DCDI_1, DCDI_2) + "
-                 r"\max(0, m_1 - \|f(ref) - f(DCDI_C)\|_2)",
+        Equation("14", r"\begin{aligned} & dissim(ref, DCDI_1) + dissim(ref, DCDI_2) + "
+                 r"dissim(DCDI_1, DCDI_2) \\ & + \max(0, m_1 - \|f(ref) - f(DCDI_C)\|_2) "
+                 r"\end{aligned}",
                  "the negative relationship", (losses.negative_relationship,)),
         Equation("15", r"L_{pair} = \begin{cases} \text{Eq. 9} & \text{positive set} \\ "
                  r"\text{Eq. 14} & \text{negative set} \end{cases}",
