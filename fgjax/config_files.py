@@ -14,6 +14,7 @@ from types import ModuleType
 from fgjax import methods
 from fgjax.config import Config
 from fgjax.errors import UserError
+from fgjax.presets import Offer
 
 
 def folder() -> pathlib.Path:
@@ -75,11 +76,15 @@ def _module(path: pathlib.Path) -> ModuleType:
     return module
 
 
+def offer_of(name: str) -> Offer:
+    """What a shipped config offers."""
+    return _module(folder() / f"{name}.py").OFFER
+
+
 def line_of(name: str) -> str:
-    """`aircraft   ccfr | lapm …   [demo]   what it is`."""
+    """`aircraft   lapm | ccfr …   [,demo]   what it is`."""
     module = _module(folder() / f"{name}.py")
-    offer = module.OFFER
-    words = []
+    offer, words = offer_of(name), []
     for method in offer.methods:
         own = [flag for flag in offer.flags(method) if flag != "demo"]
         words.append(method + "".join(f"[,{flag}]" for flag in own))
