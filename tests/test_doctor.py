@@ -36,7 +36,7 @@ def test_a_missing_and_an_old_package_are_named(monkeypatch, tmp_path):
     (tmp_path / "requirements.txt").write_text("# x\nnot-a-package>=1\nnumpy>=99  # far\njax\n")
     monkeypatch.setattr(doctor, "_ROOT", tmp_path)
     (first, *_) = doctor.machine()
-    assert first.level == PROBLEM and first.remedy == "pip install -r requirements.txt"
+    assert first.level == PROBLEM and first.remedy == "install fgjax anew: pip install ."
     assert "not-a-package is missing" in first.text and "numpy is" in first.text
     assert "jax" not in first.text
 
