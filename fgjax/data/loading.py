@@ -9,7 +9,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import cv2
 import grain.python as grain
@@ -111,6 +111,22 @@ class Reader:
         return image[: -self.split.crop_bottom] if self.split.crop_bottom else image
 
 
+@runtime_checkable
+class ImageReader(Protocol):
+    """What reads the images of a split by their rows: a `Reader`, or one that has its methods."""
+
+    @property
+    def split(self) -> Split:
+        """The split that is read."""
+        ...
+
+    def read(
+        self, index: int, rng: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Image and part boxes of a row, augmented when an rng is given."""
+        ...
+
+
 def generator(seed: int, *path: int) -> np.random.Generator:
     """Random numbers that depend on (seed, path) alone."""
     return np.random.default_rng([seed, *path])
@@ -193,7 +209,7 @@ def batches(
 
 
 def evaluation_batches(
-    reader: Reader, indices: np.ndarray, *, batch_size: int
+    reader: ImageReader, indices: np.ndarray, *, batch_size: int
 ) -> Iterator[tuple[Example, np.ndarray]]:
     """Every index once, in order, without augmentation; the last batch is padded.
 
@@ -212,7 +228,7 @@ def evaluation_batches(
         yield batch, numbers < len(indices)
 
 
-def _plain(reader: Reader, index: int) -> Example:
+def _plain(reader: ImageReader, index: int) -> Example:
     image, _ = reader.read(index)
     return {
         "image": image,

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Float, Float32, Integer, Shaped
 
 from fgjax import models
-from fgjax.data.loading import Reader, evaluation_batches
+from fgjax.data.loading import ImageReader, evaluation_batches
 from fgjax.training import compilation, sharding
 
 # A batch by name, and what a network says to it: every array has a row for each example.
@@ -38,7 +38,7 @@ def forward(model: nnx.Module, outputs_of: OutputsOf, batch: Batch) -> Outputs:
 
 def iterate(
     model: nnx.Module,
-    reader: Reader,
+    reader: ImageReader,
     indices: Integer[np.ndarray, " N"],
     *,
     batch_size: int,
@@ -52,13 +52,15 @@ def iterate(
         yield {name: value[real] for name, value in outputs.items()}, batch["index"][real]
 
 
-def logits_of(model: nnx.Module, batch: Batch) -> dict[str, Float[jax.Array, "B K"]]:
+def logits_of(
+    model: nnx.Module, batch: Mapping[str, Shaped[jax.Array, "B ..."]]
+) -> dict[str, Float[jax.Array, "B K"]]:
     """The classifier's logits, for `forward` and `iterate`."""
     return {"logits": model(models.normalize(batch["image"]))["logits"]}
 
 
 def predict_logits(
-    model: nnx.Module, reader: Reader, indices: Integer[np.ndarray, " N"], *, batch_size: int
+    model: nnx.Module, reader: ImageReader, indices: Integer[np.ndarray, " N"], *, batch_size: int
 ) -> Float[np.ndarray, "N K"]:
     """Logits of a split's images, in the order of the indices."""
     results = iterate(model, reader, indices, batch_size=batch_size, outputs_of=logits_of)

@@ -1,7 +1,7 @@
 """Boxes on images, and sheets of images with captions."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import matplotlib
@@ -27,7 +27,7 @@ def enlarge(image: np.ndarray, side: int = 224) -> np.ndarray:
 
 
 def with_boxes(
-    image: np.ndarray, boxes: Sequence[np.ndarray], colors: Sequence[tuple], thickness: int = 2
+    image: np.ndarray, boxes: Iterable[np.ndarray], colors: Sequence[tuple], thickness: int = 2
 ) -> np.ndarray:
     """A copy of the image with normalised boxes drawn on it; NaN boxes are left out."""
     drawn = np.ascontiguousarray(image)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -93,7 +92,7 @@ def last_map(outputs: dict[str, jax.Array]) -> jax.Array:
     return outputs[max(name for name in outputs if name.startswith("stage"))]
 
 
-def normalize(images: jax.Array | np.ndarray) -> jax.Array:
+def normalize(images: jax.Array) -> jax.Array:
     """uint8 images to floats with ImageNet's channel mean 0 and standard deviation 1."""
     mean, std = jnp.array(_MEAN, jnp.float32), jnp.array(_STD, jnp.float32)
     return (images.astype(jnp.float32) - mean) / std

@@ -75,7 +75,9 @@ def coverage(run: Run, *, share: float = 0.5) -> dict[str, float]:
     The nearest class is the most similar one by mean feature that differs in a single part.
     """
     split, dataset = run.dataset.test, run.dataset
-    if dataset.name != "synthetic_aircraft" or dataset.num_classes != len(synthetic.designs()):
+    if dataset.name != "synthetic_aircraft" or split.parts is None:
+        return {}
+    if dataset.num_classes != len(synthetic.designs()):
         return {}  # further variants differ in several parts
     deciding = _deciding_parts(run)
     parts = split.parts[np.arange(len(split)), deciding[split.labels]]

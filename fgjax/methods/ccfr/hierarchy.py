@@ -65,7 +65,9 @@ def cluster(means: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     """
     present = np.any(means != 0, axis=1)
     count = min(count, len(np.unique(means[present], axis=0)))
-    assigned = KMeans(count, n_init=10, random_state=seed).fit_predict(means[present])
+    # scikit-learn has no types; what is guessed from its default is a string.
+    groups = KMeans(count, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
+    assigned = groups.fit_predict(means[present])
     _, first = np.unique(assigned, return_index=True)
     number = {assigned[place]: index for index, place in enumerate(np.sort(first))}
     parents = np.full(len(means), -1, np.int32)

@@ -35,7 +35,7 @@ def outputs_on(model, reader, rows: np.ndarray, batch_size: int) -> dict[str, np
 def finish_with_features(run: Run, stage: Stage, model, batch_size: int) -> None:
     """Save the network, x and the logits of all images, and the regions of the test images."""
     checkpoints.save_model(stage.folder, model)
-    arrays, metrics = {}, {}
+    arrays, metrics, found = {}, {}, {}
     for name, reader in zip(("train", "test"), whole_images(run)):
         split = reader.split
         found = outputs_on(model, reader, np.arange(len(split)), batch_size)

@@ -153,7 +153,10 @@ class RegionNetwork(nnx.Module):
         scores = self.pyramid(jax.lax.stop_gradient(models.last_map(outputs)))
         liked = scores
         if explore is not None:
-            liked = jnp.where(explore, jax.random.uniform(keys[2], scores.shape), scores)
+            drawn = keys[2]
+            if drawn is None:
+                raise ValueError("regions are drawn with a key, but none was given.")
+            liked = jnp.where(explore, jax.random.uniform(drawn, scores.shape), scores)
         chosen = regions.select(liked, each=each)
         boxes = jnp.asarray(regions.boxes)[chosen]
         crops = crop_and_resize(images, boxes, size=regions.crop_size)

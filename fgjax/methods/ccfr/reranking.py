@@ -1,7 +1,6 @@
 """Stage `rerank`: coarse classification, retrieval, and both (CCFR section 3.3)."""
 
 import dataclasses
-import itertools
 import logging
 from typing import Any
 
@@ -140,13 +139,11 @@ def choose(
 def thresholds_to_try(preset: Thresholds, classes: int, database: int) -> list[Thresholds]:
     """The preset, then Fig. 6's grid by distance from it; no re-ranking at all (T_sf = 0) last."""
     grid = [
-        Thresholds(*values)
-        for values in itertools.product(
-            [n for n in range(2, 7) if n <= classes],
-            [m for m in (10, 50, 200) if m <= database] or [database],
-            _STEPS,
-            [0.5, 0.6, 0.7, 0.8, 0.9],
-        )
+        Thresholds(top_n, top_m, sure, similar)
+        for top_n in range(2, min(classes, 6) + 1)
+        for top_m in [m for m in (10, 50, 200) if m <= database] or [database]
+        for sure in _STEPS
+        for similar in (0.5, 0.6, 0.7, 0.8, 0.9)
     ]
 
     def distance(one: Thresholds) -> float:

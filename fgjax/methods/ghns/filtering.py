@@ -9,7 +9,6 @@ import numpy as np
 import optax
 from flax import nnx
 
-from fgjax import models
 from fgjax.config import Training
 from fgjax.data import loading
 from fgjax.data.loading import Example
@@ -17,6 +16,7 @@ from fgjax.errors import UserError
 from fgjax.evaluation.classification import classification_metrics
 from fgjax.methods.ghns import hard_negatives
 from fgjax.methods.ghns.hard_negatives import HardNegatives
+from fgjax.models import layers
 from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
@@ -48,11 +48,11 @@ def filter_loss(model: nnx.Module, batch, statistics, key):
     return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
 
 
-def build_filter(run: Run, features: np.ndarray) -> models.layers.Linear:
+def build_filter(run: Run, features: np.ndarray) -> layers.Linear:
     """FilterNet: one layer on the concatenated features of the parts."""
     width = int(np.prod(features.shape[1:]))
     rngs = nnx.Rngs(run.key("filter"))
-    return models.layers.Linear(width, run.dataset.num_classes, rngs=rngs)
+    return layers.Linear(width, run.dataset.num_classes, rngs=rngs)
 
 
 def train_filter(run: Run, training: Training, networks: Stage) -> Stage:

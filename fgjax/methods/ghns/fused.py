@@ -49,6 +49,7 @@ def fuse_scores(
     }
     metrics = {}
     names, count = list(classifiers), len(classifiers)
+    weights, fused = np.ones(1), scores["test"][0]  # of the first alone; all together come last
     for chosen in itertools.chain(*(itertools.combinations(range(count), n + 1)
                                     for n in range(count))):  # fmt: skip
         some, name = list(chosen), "_".join(names[c] for c in chosen)

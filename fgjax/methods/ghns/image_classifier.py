@@ -1,6 +1,7 @@
 """A classifier of one image each by cross-entropy and triplets: λ L_cls + (1 − λ) L_triplet."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,7 @@ def train_image_classifier(
     run: Run,
     name: str,
     training: Training,
-    start: models.Backbone | None,
+    start: Callable[[], models.Backbone],
     readers: tuple[Reader, Reader],
     *,
     lambda_: float,

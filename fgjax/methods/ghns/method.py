@@ -109,17 +109,17 @@ def train_original_classifier(run: Run, config: Config, classifier: Stage) -> St
 
 def train_object_classifier(run: Run, config: Config, classifier: Stage, objects: Stage) -> Stage:
     """The object image classifier: what CAM found, or the annotated boxes."""
-    readers = crops(run, objects, None)
+    train, test = crops(run, objects, None)
     if config.object_windows == "annotated":
-        readers = tuple(
-            dataclasses.replace(r, windows=annotated(r.split, run.dataset.name)) for r in readers
-        )
+        name = run.dataset.name
+        train = dataclasses.replace(train, windows=annotated(train.split, name))
+        test = dataclasses.replace(test, windows=annotated(test.split, name))
     return train_image_classifier(
         run,
         "object_classifier",
         config.image_classifiers,
         lambda: starting_model(run, classifier),
-        readers,
+        (train, test),
         lambda_=config.lambda_object,
         margin=config.margin,
         per_class=config.per_class,

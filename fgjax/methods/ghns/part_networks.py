@@ -132,7 +132,9 @@ def part_readers(
     run: Run, config: Config, objects: Stage, parts: Stage
 ) -> tuple[PartReader, PartReader]:
     """Readers of the part images of both splits."""
-    return tuple(PartReader(r, config.part_image_size) for r in crops(run, objects, parts))
+    train, test = crops(run, objects, parts)
+    size = config.part_image_size
+    return PartReader(train, size), PartReader(test, size)
 
 
 def part_count(run: Run, config: Config) -> int:

@@ -102,8 +102,8 @@ class Quadruplets:
         from) and has_hard float32.
         """
         rng = generator(self.seed, position)
-        example = {"label": np.int32(self.labels[index]), "index": np.int32(index)}
-        if self.features is None:
+        example: Example = {"label": np.int32(self.labels[index]), "index": np.int32(index)}
+        if self.reader is not None:
             example["image"], _ = self.reader.read(index, rng)
         label = int(self.labels[index])
         choices = self._of_reference.get(index, self._of_class.get(label))
@@ -140,12 +140,10 @@ class PartsLoss:
 
     def __call__(self, model: PartsHead | PartsClassifier, batch, statistics, key):
         """The loss of a batch of references."""
-        cached = "features" in batch
-        head = model if cached else model.head
-        features = batch["features"] if cached else model.features(batch, key)
-        if cached:
-            hard = batch["hard"]
+        if isinstance(model, PartsHead):  # of frozen networks, whose features the batch brings
+            head, features, hard = model, batch["features"], batch["hard"]
         else:  # recomputed before every epoch, a constant in the step
+            head, features = model.head, model.features(batch, key)
             hard = statistics["features"][batch["hard_rows"], jnp.arange(features.shape[1])]
         reference = normalize(head.embed(features))
         hard = normalize(head.embed(hard))
@@ -174,10 +172,11 @@ def draw_pairs(key: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]
     """For every row of a batch another row of its class, and one of another class: [B], [B]."""
     same = labels[:, None] == labels[None]
     choices = (same & ~jnp.eye(len(labels), dtype=bool), ~same)
-    return tuple(
+    positive, negative = (
         jax.random.categorical(k, jnp.where(allowed, 0.0, -jnp.inf))
         for k, allowed in zip(jax.random.split(key), choices)
     )
+    return positive, negative
 
 
 def train_parts_classifier(
@@ -194,7 +193,6 @@ def train_parts_classifier(
     features, labels = networks.load_arrays("features")["train"], run.dataset.train.labels
     model = build_parts_classifier(run, config, networks)
     kept, seed = load_kept(hard), run.seed("parts_classifier")
-    source = {"features": features} if frozen else {"reader": train}
     size = training.batch_size
 
     def recompute(model: PartsClassifier, epoch: int, key) -> dict[str, np.ndarray]:
@@ -207,7 +205,13 @@ def train_parts_classifier(
         PartsLoss(config.lambda_parts, config.m1, config.m2, config.margin),
         class_stream(
             class_batches(run, config, training, "parts_classifier"),
-            Quadruplets(kept, labels, seed, **source),
+            Quadruplets(
+                kept,
+                labels,
+                seed,
+                reader=None if frozen else train,
+                features=features if frozen else None,
+            ),
         ),
         training,
         before_epoch=None if frozen else recompute,

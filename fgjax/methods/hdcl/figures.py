@@ -93,11 +93,11 @@ def centers(before: np.ndarray, after: np.ndarray, path) -> None:
     off = ~np.eye(after.shape[1], dtype=bool)
     for axis, weights, title in zip(axes, (before, after), ("before", "after")):
         cosines = weights.T @ weights
-        image = axis.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r")
+        axis.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu_r")
         mean = np.abs(cosines[off]).mean()
         axis.set_title(f"{title} training: mean |cos| of pairs {mean:.3f}", fontsize=9)
         axis.set_xlabel("class")
-    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine of two class centres")
+    figure.colorbar(axes[1].images[0], ax=axes, shrink=0.8, label="cosine of two class centres")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -29,7 +29,7 @@ def loss_of(
       head: what PDDM compares pairs with.
     """
     unit = normalize(features)
-    margin = _MARGINS.get(name) if margin is None else margin
+    margin = _MARGINS.get(name, 0.0) if margin is None else margin
     if name == "contrastive":
         return losses.contrastive_loss(unit, labels, margin=margin)
     if name == "triplet":
@@ -44,4 +44,6 @@ def loss_of(
         return losses.binomial_deviance_loss(features, labels)
     if name == "histogram":
         return losses.histogram_loss(features, labels)
+    if head is None:
+        raise ValueError("pddm compares pairs with a head, but none was given.")
     return losses.pddm_quadruplet_loss(unit, labels, head(unit))

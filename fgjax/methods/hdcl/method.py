@@ -156,15 +156,16 @@ class EmbeddingLoss:
         features, labels = outputs["pooled"], batch["label"]
         metrics = {"feature_norm": jnp.mean(jnp.linalg.norm(features, axis=-1))}
         if config.recognition or config.loss in CENTERED:
-            logits = outputs["logits"] if config.recognition else model.head(features)
+            head = model.head if isinstance(model.head, CenterHead) else None  # none: recognition
+            logits = outputs["logits"] if head is None else head(features)
             metrics["accuracy"] = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
             softmax = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             loss = softmax
             if config.loss == "hdcl":
                 hard = losses.hard_softmax_loss(logits, labels, top_k=config.top_k)
                 loss = jnp.where(statistics["warm"], softmax, hard)
-            if not config.recognition:
-                correlation = losses.decorrelation(model.head.centers())
+            if head is not None:
+                correlation = losses.decorrelation(head.centers())
                 metrics["decorrelation"] = correlation
                 loss = loss + config.decorrelation * correlation
             return jnp.mean(loss), metrics
@@ -177,7 +178,8 @@ class EmbeddingLoss:
             )
             return jnp.mean(each), metrics
         margin = None if config.margin < 0 else config.margin
-        loss = in_batch.loss_of(config.loss, features, labels, margin=margin, head=model.head)
+        head = model.head if isinstance(model.head, PairSimilarity) else None
+        loss = in_batch.loss_of(config.loss, features, labels, margin=margin, head=head)
         return loss, metrics
 
 

@@ -6,8 +6,8 @@ and N generated negatives.
 
 import logging
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import grain.python as grain
 import jax
@@ -93,7 +93,7 @@ class MarginEstimator:
     def _measure(self, model, references: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         make, size = self._generate(seed), self._batch_size
         padded = np.resize(references, -(-len(references) // size) * size)
-        dataset = grain.MapDataset.source(padded).map_with_index(
+        dataset = grain.MapDataset.source(cast(Sequence[int], padded)).map_with_index(
             lambda position, index: make(int(position), int(index))
         )
         options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=2 * size)
@@ -106,13 +106,13 @@ class MarginEstimator:
 
     def _table(self, values: jax.Array, rows: np.ndarray) -> np.ndarray:
         """Values of groups in a table of fixed size (their mean elsewhere), or the only value."""
-        values = np.asarray(values)
+        found = np.asarray(values)
         if self._scope == "global":
-            return values[0]
+            return found[0]
         dataset = self._run.dataset
         size = dataset.num_classes if self._scope == "class" else len(dataset.train)
-        table = np.full(size, values.mean(), values.dtype)
-        table[rows] = values
+        table = np.full(size, found.mean(), found.dtype)
+        table[rows] = found
         return table
 
     def _warn(self, epoch: int, m1: float) -> None:

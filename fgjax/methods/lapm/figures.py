@@ -26,6 +26,7 @@ def mixing_sheet(run: Run, objects: Stage, parts: Stage, *, references: int = 6)
     reader = dataclasses.replace(
         reader, augmentation=dataclasses.replace(reader.augmentation, crop_scale=1.0, color=False)
     )
+    part_boxes = parts.load_arrays("boxes")["train"]
     seed = run.seed("mixing.png")
     rng = np.random.default_rng(seed)
     rows = rng.choice(run.train_indices, references, replace=False)
@@ -37,7 +38,7 @@ def mixing_sheet(run: Run, objects: Stage, parts: Stage, *, references: int = 6)
             example = make(position, int(row))
             slots = range(3) if kind == "parts" else range(1, 3)
             for slot in slots:
-                images.append(_slot(example, slot, reader.parts[row], plain=slot == 0))
+                images.append(_slot(example, slot, part_boxes[row], plain=slot == 0))
                 captions.append(_caption(run, example, slot))
     heads = ("reference and its parts", "SCDI₁ / DCDI₁", "SCDI₂ / DCDI₂", "CutMix, one box",
              "CutMix, two boxes")  # fmt: skip

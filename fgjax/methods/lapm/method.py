@@ -178,8 +178,8 @@ class MarginLoss:
         )  # fmt: skip
         loss = losses.lapm_loss(classification_loss, pull, push, positive, lambda_=self.lambda_)
         metrics |= {
-            "positive_loss": losses.common.masked_mean(pull, positive),
-            "negative_loss": losses.common.masked_mean(push, 1 - positive),
+            "positive_loss": losses.masked_mean(pull, positive),
+            "negative_loss": losses.masked_mean(push, 1 - positive),
             **_pair_metrics(reference, cdi1, margins.ref_dcdi1, positive, self.alpha),
         }
         return jnp.mean(loss), metrics
@@ -212,10 +212,10 @@ def _pair_metrics(reference, dcdi1, margin, positive, alpha):
         "m1": jnp.mean(margin.m1),
         "m2": jnp.mean(m2),
         "sigma": jnp.mean(margin.sigma),
-        "negative_distance": losses.common.masked_mean(distance, negative),
-        "positive_distance": losses.common.masked_mean(distance, positive),
-        "share_below_m1": losses.common.masked_mean(distance < margin.m1, negative),
-        "share_above_m2": losses.common.masked_mean(distance > m2, negative),
+        "negative_distance": losses.masked_mean(distance, negative),
+        "positive_distance": losses.masked_mean(distance, positive),
+        "share_below_m1": losses.masked_mean(distance < margin.m1, negative),
+        "share_above_m2": losses.masked_mean(distance > m2, negative),
     }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from typing import Literal, overload
 
 import jax
 import numpy as np
@@ -37,6 +38,18 @@ class Localization:
         self.grouping.validate()
 
 
+@overload
+def localize(
+    run: Run, config: Localization, *, with_parts: Literal[True] = True
+) -> tuple[Stage, Stage, Stage]: ...
+
+
+@overload
+def localize(
+    run: Run, config: Localization, *, with_parts: bool
+) -> tuple[Stage, Stage, Stage | None]: ...
+
+
 def localize(
     run: Run, config: Localization, *, with_parts: bool = True
 ) -> tuple[Stage, Stage, Stage | None]:
@@ -61,10 +74,11 @@ def crops(run: Run, objects: Stage, parts: Stage | None) -> tuple[Reader, Reader
     data, dataset = run.config.data, run.dataset
     windows = objects.load_arrays("boxes")
     part_boxes = parts.load_arrays("boxes") if parts else {"train": None, "test": None}
-    return tuple(
+    train, test = (
         Reader(split, data.image_size, data.augmentation, windows[name], part_boxes[name])
         for name, split in (("train", dataset.train), ("test", dataset.test))
     )
+    return train, test
 
 
 class Localizer:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 METHODS = ("cam", "scda", "annotated")
 
 
-def activation_maps(model: nnx.Module, batch):
+def activation_maps(model: models.Backbone, batch):
     """CAM of the true and of the predicted class and SCDA's map, each [B, H, W]."""
     outputs = model(models.normalize(batch["image"]))
     features, logits = models.last_map(outputs), outputs["logits"]
@@ -96,7 +96,8 @@ def locate_objects(
 ) -> Stage:
     """Boxes of all images as the artifact `boxes`, scored against the truth where there is one."""
     thresholds = {"cam": cam_threshold, "scda": scda_threshold}
-    stage = run.stage("objects", after=(classifier,), shared=True, objects=method, **thresholds)
+    stage = run.stage("objects", after=(classifier,), shared=True, objects=method,
+                      cam=cam_threshold, scda=scda_threshold)  # fmt: skip
     if stage.done:
         return stage
     dataset = run.dataset

@@ -21,7 +21,6 @@ from flax import nnx
 
 from fgjax import losses, models
 from fgjax.config import Optimizer, Training, require
-from fgjax.data.datasets import Split
 from fgjax.data.loading import Reader, generator, training_stream
 from fgjax.errors import UserError
 from fgjax.evaluation import classification
@@ -81,7 +80,7 @@ class Gate(nnx.Module):
 class PartNetwork(nnx.Module):
     """A backbone, one gate and one classifier per part."""
 
-    def __init__(self, backbone: nnx.Module, num_parts: int, *, rngs: nnx.Rngs):
+    def __init__(self, backbone: models.Backbone, num_parts: int, *, rngs: nnx.Rngs):
         self.backbone = backbone
         features, channels = backbone.features, backbone.channels
         self.gates = nnx.List([Gate(features, channels, rngs=rngs) for _ in range(num_parts)])
@@ -167,7 +166,7 @@ def part_boxes(
     return boxes.around(np.concatenate(found), settings.part_size / 2)
 
 
-def build_network(run: Run, settings: Grouping, backbone: nnx.Module) -> PartNetwork:
+def build_network(run: Run, settings: Grouping, backbone: models.Backbone) -> PartNetwork:
     """A part network around a backbone."""
     return PartNetwork(backbone, settings.num_parts, rngs=nnx.Rngs(run.key("parts")))
 
@@ -277,10 +276,10 @@ def share_inside(centers: np.ndarray, truth: np.ndarray) -> tuple[float, list[in
 
 
 def _scores(
-    found: np.ndarray, split: Split, windows: np.ndarray, settings: Grouping
+    found: np.ndarray, annotated: np.ndarray, windows: np.ndarray, settings: Grouping
 ) -> dict[str, float]:
     """Found parts against the true ones, random boxes of the same size, and the grid."""
-    truth = np.stack([boxes.to_window(p, w) for p, w in zip(split.parts, windows)])
+    truth = np.stack([boxes.to_window(p, w) for p, w in zip(annotated, windows)])
     half = settings.part_size / 2
     low = min(half, 0.5)
     shape = (len(found), settings.num_parts, 2)
@@ -340,7 +339,7 @@ def locate_parts(
     metrics = {}
     for name, split in splits.items():
         if split.parts is not None:
-            scores = _scores(found[name], split, windows[name], settings)
+            scores = _scores(found[name], split.parts, windows[name], settings)
             metrics.update({f"{name}_{key}": value for key, value in scores.items()})
     stage.save_arrays("boxes", **found)
     stage.finish(metrics)
