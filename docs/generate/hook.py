@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
 import inserts  # noqa: E402
 import maths  # noqa: E402
+import papers  # noqa: E402
 import plots  # noqa: E402
 import reference  # noqa: E402
 
@@ -25,16 +26,20 @@ _INSERT = re.compile(r"^<!-- insert: (\w+)(?: (.+?))? -->$", re.M)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The reference's pages into the navigation, so that a new package needs no line there."""
+    """Papers and the reference into the navigation, so that new ones need no line there."""
     listed = [{title: address} for address, title, _ in reference.pages(ROOT)]
     for section in config.nav or []:
         if "Reference" in section:
             section["Reference"] = [listed[0]["Overview"], *listed[1:]]
+        if "Papers" in section:
+            section["Papers"] += [{name.upper(): papers.address(name)} for name in papers.names()]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The reference's pages and the losses' plots."""
+    """The reference's pages, those of papers that nobody has written, and the losses' plots."""
+    for name in papers.unwritten(pathlib.Path(config.docs_dir)):
+        files.append(File.generated(config, papers.address(name), content=papers.page(name)))
     for address, _, text in reference.pages(ROOT):
         files.append(File.generated(config, address, content=text))
     for name in plots.PLOTS:

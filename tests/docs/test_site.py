@@ -20,6 +20,7 @@ pytest.importorskip("mkdocs", reason="needs pip install -r requirements-docs.txt
 
 import inserts
 import maths
+import papers
 import plots
 import reference
 
@@ -110,7 +111,7 @@ def test_comments_beside_and_above_a_setting_are_shown():
     assert re.search(r"`explore_epochs` \| `0` \| First epochs of .* ImageNet's weights", table)
 
 
-@pytest.mark.parametrize("paper", methods.names())
+@pytest.mark.parametrize("paper", papers.names())
 def test_every_equation_of_a_paper_stands_beside_its_function(paper):
     text = inserts.make("equations", [paper], f"papers/{paper}.md")
     listed = methods.part(methods.get(paper), "paper").PAPER.equations
@@ -122,8 +123,14 @@ def test_every_equation_of_a_paper_stands_beside_its_function(paper):
         assert name in public_names() or name.rpartition(".")[0] in public_names(), name
 
 
-def test_every_paper_has_a_page():
-    assert {path.stem for path in (DOCS / "papers").glob("*.md")} == {"index", *methods.names()}
+def test_a_paper_has_a_page_even_if_nobody_has_written_one(tmp_path):
+    assert {path.stem for path in (DOCS / "papers").glob("*.md")} <= {"index", *papers.names()}
+    assert papers.names() == sorted(["ccfr", "ghns", "hdcl", "lapm"]) == papers.unwritten(tmp_path)
+    assert papers.unwritten(DOCS) == []
+    text = papers.page("hdcl")
+    assert "Hard Decorrelated Centralized Loss" in text
+    for what, *words in re.findall(r"<!-- insert: (\w+) (\S+) -->", text):
+        assert inserts.make(what, words, papers.address("hdcl"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

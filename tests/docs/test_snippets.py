@@ -13,23 +13,23 @@ from fgjax import cli, command_line, config, config_files, methods
 from tests.docs.pages import EXAMPLES, PAGES, ROOT, blocks_of, name_of
 
 LANGUAGES = {"python", "bash", "text", "", "console", "csv"}
-COMMANDS = [
-    (name_of(page), line)
-    for page in PAGES
-    for block in blocks_of(page)
-    if block.language == "bash" and not block.why
-    for line in block.code.splitlines()
-    if line.strip()
-]
+_SHOWN = re.compile(r"`(fgjax [^`]+)`|^    (fgjax [^\n]+)$", re.M)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_fences_are_closed_and_known(page):
-    """A fence that is not understood would never be run."""
-    assert len(re.findall(r"^```", page.read_text(), flags=re.M)) == 2 * len(blocks_of(page))
-    assert {block.language for block in blocks_of(page)} <= LANGUAGES
+def commands_of(page) -> list[str]:
+    """Lines of shell blocks, indented commands and commands inside a text."""
+    found = [
+        line
+        for block in blocks_of(page)
+        if block.language == "bash" and not block.why
+        for line in block.code.splitlines()
+        if line.strip()
+    ]
+    outside = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    return found + [inline or indented for inline, indented in _SHOWN.findall(outside)]
 
 
+COMMANDS = sorted({(name_of(page), line) for page in PAGES for line in commands_of(page)})
 WITH_PYTHON = [
     pytest.param(page, marks=[pytest.mark.slow] * (page.stem == "ideas"))  # it trains
     for page in PAGES
@@ -85,6 +85,9 @@ def test_commands_exist(page, line, monkeypatch):
         assert (EXAMPLES / words[1]).exists() or (ROOT / words[1]).exists()
         return
     assert words[0] == "fgjax", f"{page}: {line} is not checked by anything"
+    assert words[1].startswith("--") or words[1] in cli.COMMANDS
+    if len(words) == 2:  # the command as a whole
+        return
     found = understood(words[1:], monkeypatch)
     monkeypatch.undo()
     monkeypatch.chdir(EXAMPLES)
