@@ -1,5 +1,7 @@
 """Backbones in Flax NNX: `build` makes one by name, `load_pretrained` fills it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -76,7 +78,7 @@ def build(
     return inception.Inception(options, rngs=rngs)
 
 
-def _own(name: str) -> type[Backbone]:
+def _own(name: str) -> Callable[..., Backbone]:
     """The class that `module:Class` names."""
     module, _, kind = name.partition(":")
     found = own_modules.find(module, having=kind)
