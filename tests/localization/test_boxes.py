@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgjax.localization import boxes, cam, grouping
+from fgjax.localization import boxes, cam
 
 unit = st.floats(0, 1, width=32)
 valid_box = st.tuples(unit, unit, unit, unit).map(
@@ -188,51 +188,3 @@ def test_scda_adds_the_channels():
     found = cam.channel_sum(np.arange(8, dtype=np.float16).reshape(1, 2, 2, 2))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, [[[1, 5], [9, 13]]])
-
-
-def test_part_scores_and_centers_by_loops():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(2, 3, 4, 5)).astype(np.float16)
-    gates = rng.uniform(size=(2, 3, 5)).astype(np.float32)
-    found = grouping.part_scores(features, gates)
-    assert found.shape == (2, 3, 4, 3) and found.dtype == np.float32
-    for b, n in np.ndindex(2, 3):
-        wanted = sum(gates[b, n, c] * np.float64(features[b, ..., c]) for c in range(5))
-        np.testing.assert_allclose(found[b, ..., n], wanted, rtol=1e-4, atol=1e-5)
-    for b, n in np.ndindex(2, 3):
-        y, x = np.unravel_index(np.argmax(found[b, ..., n]), (3, 4))
-        wanted = [(y + 0.5) / 3, (x + 0.5) / 4]
-        np.testing.assert_allclose(grouping.part_centers(found)[b, n], wanted, rtol=1e-6)
-
-
-def test_peaks_name_the_strongest_cell():
-    features = np.zeros((1, 4, 5, 2), np.float32)
-    features[0, 1, 3, 0] = 7
-    centers, strengths = grouping.peaks(features)
-    np.testing.assert_allclose(centers[0, 0], [1.5 / 4, 3.5 / 5])
-    np.testing.assert_allclose(strengths, [[7, 0]])
-
-
-def test_attention_sums_to_one_and_keeps_the_peak():
-    scores = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype(np.float32) * 50
-    attention = np.asarray(grouping.attention(scores))
-    np.testing.assert_allclose(attention.sum(axis=(1, 2)), 1, rtol=1e-5)
-    np.testing.assert_array_equal(
-        attention.reshape(2, 36, 3).argmax(1), scores.reshape(2, 36, 3).argmax(1)
-    )
-
-
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_channels_that_peak_together_form_a_part(share):
-    """Three places in every image, eight channels at each; at share 0.5 as many that wander."""
-    rng = np.random.default_rng(0)
-    images, places = 60, np.array([[0.5, 0.1], [0.7, 0.5], [0.3, 0.9]])
-    centers = [places[c // 8] + rng.normal(0, 0.02, (images, 2)) for c in range(24)]
-    if share < 1:
-        centers += [rng.uniform(size=(images, 2)) for _ in range(24)]
-    centers = np.stack(centers, axis=1)
-    membership = grouping.group_channels(
-        centers, np.ones(centers.shape[:2]), num_parts=3, compact_share=share
-    )
-    for part in range(3):  # ordered from left to right
-        assert np.flatnonzero(membership[part]).tolist() == list(range(8 * part, 8 * part + 8))

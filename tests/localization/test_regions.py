@@ -102,3 +102,78 @@ def test_crops_repeat_the_border_and_have_gradients_for_images_alone():
     of_image, of_box = jax.grad(total, (0, 1))(images, middle)
     np.testing.assert_allclose(of_image[0, 1:3, 1:3, 0], 1)
     assert not of_box.any() and float(jnp.sum(of_image)) == pytest.approx(4)
+
+
+def bilinear(image, box, size):
+    """One crop by loops in float64."""
+    height, width = image.shape[:2]
+    found = np.zeros((size, size, image.shape[2]))
+    for i in range(size):
+        for j in range(size):
+            y = (box[0] + (i + 0.5) / size * (box[2] - box[0])) * height - 0.5
+            x = (box[1] + (j + 0.5) / size * (box[3] - box[1])) * width - 0.5
+            y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+            for r in range(height):
+                for c in range(width):
+                    share = max(0, 1 - abs(y - r)) * max(0, 1 - abs(x - c))
+                    found[i, j] += share * image[r, c]
+    return found
+
+
+def test_crops_by_loops():
+    rng = np.random.default_rng(4)
+    images = rng.uniform(size=(2, 4, 6, 2)).astype(np.float32)
+    given = np.array([
+        [[0.1, 0.2, 0.7, 0.6], [-0.5, 0.5, 0.5, 1.5], [0, 0, 1, 1]],
+        [[0.3, -0.2, 1.4, 0.4], [0.5, 0.5, 0.5, 0.5], [0.25, 0, 0.5, 0.5]],
+    ])  # fmt: skip
+    found = regions.crop_and_resize(images, given, size=3)
+    wanted = [[bilinear(images[b], box, 3) for box in given[b]] for b in range(2)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    narrow = regions.crop_and_resize(images.astype(jnp.bfloat16), given, size=3)
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(np.float32), wanted, atol=0.03)
+
+
+def test_suppression_of_a_quarter_by_default():
+    """An overlap of exactly a quarter suppresses; then the suppressed ones fill what is left."""
+    given = np.array([[0, 0, 0.5, 0.625], [0, 0.375, 0.5, 1], [0.5, 0, 1, 0.5]])
+    assert regions.pairwise_iou(given, given)[0, 1] == 0.25
+    scores = jnp.array([3.0, 2.0, 1.0])
+    indices, valid = regions.nms(given, scores, count=3)
+    assert indices.tolist() == [0, 2, 1] and valid.tolist() == [True, True, False]
+    assert (indices.dtype, valid.dtype) == (jnp.int32, jnp.bool_)
+    apart, _ = regions.nms(given, scores, count=2, iou_threshold=0.26)
+    assert apart.tolist() == [0, 1]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("shape", "scores", "count", "says"),
+    [
+        ((4, 4), 4, 5, "nms: 5 regions were asked for, but there are 4 anchors."),
+        ((4, 4), 4, 0, "nms: 0 regions were asked for, but there are 4 anchors."),
+        ((4, 4), 3, 1, "nms: boxes are (4, 4) and scores (3,), but must be [A, 4] and [A]."),
+        ((4, 3), 4, 1, "nms: boxes are (4, 3) and scores (4,), but must be [A, 4] and [A]."),
+        ((2, 4, 4), 2, 1,
+         "nms: boxes are (2, 4, 4) and scores (2,), but must be [A, 4] and [A]."),
+    ],
+)  # fmt: skip
+def test_refusals_word_for_word(shape, scores, count, says):
+    with pytest.raises(ValueError) as found:
+        regions.nms(np.zeros(shape), np.zeros(scores), count=count)
+    assert str(found.value) == says
+
+
+def test_anchors_need_a_size_for_every_grid():
+    with pytest.raises(ValueError, match="shorter"):
+        regions.anchors((2, 1), (0.25,))
+    assert regions.anchors((1,), (0.5,)).dtype == np.float32
+    np.testing.assert_allclose(regions.anchors((1,), (2.0,)), [[-0.5, -0.5, 1.5, 1.5]])
+
+
+def test_overlaps_by_hand():
+    one = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], [0.75, 0, 1, 1]])
+    other = np.array([[0, 0, 0.5, 1], [0.25, 0.25, 0.75, 0.75], [0.5, 0.5, 0.5, 0.5]])
+    wanted = [[0.5, 1 / 7, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(regions.pairwise_iou(one, other), wanted, rtol=1e-6)
