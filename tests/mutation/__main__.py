@@ -84,9 +84,9 @@ def main() -> None:
     chosen = {}
     for module in modules(options.modules):
         names = mutants(module)
-        if options.sample is not None and options.sample < len(names):
-            names = random.Random(f"{options.seed} {module}").sample(names, options.sample)
-        chosen[module] = names
+        if options.sample is not None:  # a smaller sample is a part of a larger one
+            random.Random(f"{options.seed} {module}").shuffle(names)
+        chosen[module] = names[: options.sample]
     if not options.only_report:
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1"]
         every = [name for names in chosen.values() for name in names]
