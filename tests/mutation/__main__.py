@@ -15,8 +15,11 @@ import subprocess
 import sys
 import tomllib
 
-from mutmut.mutation.file_mutation import mutate_file_contents
-from mutmut.utils.format_utils import get_mutant_name
+try:
+    from mutmut.mutation.file_mutation import mutate_file_contents
+    from mutmut.utils.format_utils import get_mutant_name
+except ImportError:
+    sys.exit("The mutation tester is not installed: pip install 'mutmut==3.8.*'")
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Of these modules only what decides which stage is which.

@@ -8,14 +8,16 @@ import pytest
 
 STATISTICS = pathlib.Path("mutmut-stats.json")  # mutmut runs pytest in its own folder
 
-# Registered before any test module is imported, as `@settings` copies what it is not given.
-hypothesis.settings.register_profile(
-    "mutation",
-    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
-    derandomize=True,
-    database=None,
-)
-hypothesis.settings.load_profile("mutation")
+
+def pytest_configure():
+    """Before any test module is imported, as `@settings` copies what it is not given."""
+    hypothesis.settings.register_profile(
+        "mutation",
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+        derandomize=True,
+        database=None,
+    )
+    hypothesis.settings.load_profile("mutation")
 
 
 def pytest_collection_modifyitems(items):
