@@ -35,7 +35,8 @@ def multi_level_loss(
       At least 0.
 
     Raises:
-      ValueError: shapes do not fit, or labels or parents are not integers.
+      ValueError: shapes do not fit, labels or parents are not integers, or a parent is none of the
+        super-classes.
 
     >>> print(multi_level_loss(
     ...     jnp.zeros((1, 4)), jnp.zeros((1, 2)), jnp.array([0]), jnp.array([0, 0, 1, 1])
@@ -47,13 +48,15 @@ def multi_level_loss(
     labels = common.check_labels(name, labels)
     common.check_batch(name, child_logits=child_logits, parent_logits=parent_logits, labels=labels)
     common.check_not_negative(name, parent_weight=parent_weight)
+    # Values can be looked at where they are no tracers.
+    highest = parents.max(initial=-1) if isinstance(parents, np.ndarray) else -1
     parents = common.check_labels(name, parents)
     child_logits, parent_logits = common.as_float(child_logits), common.as_float(parent_logits)
     if parents.shape[0] != child_logits.shape[1]:
         raise ValueError(
             f"{name}: parents name {parents.shape[0]} classes, the logits {child_logits.shape[1]}."
         )
-    if isinstance(parents, np.ndarray) and parents.max(initial=0) >= parent_logits.shape[1]:
+    if highest >= parent_logits.shape[1]:
         raise ValueError(f"{name}: a parent is not among {parent_logits.shape[1]} super-classes.")
     own_parent = parents[labels]
     entropy = optax.softmax_cross_entropy_with_integer_labels

@@ -181,6 +181,8 @@ def test_margins_and_weights_must_not_be_negative(name, option, call):
          "multi_level_loss: batch sizes differ: child_logits 2, parent_logits 2, labels 3."),
         (lambda: losses.multi_level_loss(X, X, Y, np.zeros(4, int)),
          "multi_level_loss: parents name 4 classes, the logits 3."),
+        (lambda: losses.multi_level_loss(X, X, Y, np.array([0, 3, 1])),
+         "multi_level_loss: a parent is not among 3 super-classes."),
         (lambda: losses.part_distance(X),
          "part_distance: maps have shape (2, 3), but must be [B, H, W, parts]."),
         (lambda: losses.part_diversity(X),
@@ -204,5 +206,7 @@ def test_limits_are_taken():
     assert losses.hard_softmax_loss(X, Y, top_k=3).shape == (2,)
     assert losses.histogram_loss(X, np.array([0, 1]), nodes=2).shape == ()
     assert losses.quadruplet_loss(X, X, X, X, m1=0.5, m2=0.25).shape == (2,)
+    for parents in (np.array([0, 2, -1]), jnp.array([0, 2, -1])):
+        assert losses.multi_level_loss(X, X, Y, parents).shape == (2,)
     for lambda_ in (0, 1):
         assert losses.lapm_loss(ONE, ONE, ONE, ONE, lambda_=lambda_).tolist() == [1, 1, 1]
