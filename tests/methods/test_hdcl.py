@@ -242,10 +242,14 @@ def test_every_row_of_every_study_is_a_valid_config(config):
             check(override(config, row.overrides), devices=4)
 
 
+PAPERS = [("vgg19", 1024), ("resnet50", 4096), ("resnet101", 4096)]
+
+
 @pytest.mark.parametrize(
-    ("name", "width"), [("vgg19", 1024), ("resnet50", 4096), ("resnet101", 4096)]
+    ("name", "width"),
+    [("resnet_small", 192), *(pytest.param(*case, marks=pytest.mark.slow) for case in PAPERS)],
 )
-def test_the_backbones_of_the_paper_take_a_step(name, width):
+def test_backbones_take_a_step(name, width):
     """With a last stage of stride 1 and both poolings; the loss falls along its gradient."""
     options = {"last_stride": 1, "pooling": "max_average"}
     backbone = models.build(name, num_classes=5, rngs=nnx.Rngs(0), **options)

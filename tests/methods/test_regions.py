@@ -22,9 +22,16 @@ def regions(**changes):
     return Regions(**{**values, **changes})
 
 
+def compiled(model, **options):
+    """The module as one program: operation by operation, each would be compiled by itself."""
+    graph, state = nnx.split(model)
+    program = jax.jit(lambda state, images: nnx.merge(graph, state)(images, **options))
+    return lambda images: program(state, images)
+
+
 def test_scores_stand_where_their_anchors_do():
     """The score of an anchor depends on the map around its centre most of all."""
-    pyramid = Pyramid(3, 2, width=8, rngs=nnx.Rngs(0))
+    pyramid = compiled(Pyramid(3, 2, width=8, rngs=nnx.Rngs(0)))
     maps = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
     scores = pyramid(maps)
     anchors = regions().boxes
@@ -45,12 +52,21 @@ def test_the_coarse_level_reaches_the_fine_scores_and_not_the_other_way():
     pyramid = Pyramid(3, 2, width=8, rngs=nnx.Rngs(0))
     maps = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
 
-    def share(part, level):
-        graph, params = nnx.split(pyramid)
-        total = lambda p: jnp.sum(nnx.merge(graph, p)(maps)[:, level])  # noqa: E731
-        return float(jnp.abs(jax.grad(total)(params)[part][0]["kernel"][...]).sum())
+    graph, params = nnx.split(pyramid)
 
-    fine, coarse = slice(0, 64), slice(64, 80)
+    @jax.jit
+    def gradients(params):
+        scores, back = jax.vjp(lambda p: nnx.merge(graph, p)(maps), params)
+        weights = jnp.arange(scores.shape[1]) < 64
+        pick = lambda chosen: jnp.broadcast_to(chosen.astype(scores.dtype), scores.shape)  # noqa: E731
+        return {"fine": back(pick(weights))[0], "coarse": back(pick(~weights))[0]}
+
+    found = gradients(params)
+
+    def share(part, level):
+        return float(np.abs(found[level][part][0]["kernel"][...]).sum())
+
+    fine, coarse = "fine", "coarse"
     assert share("coarser", fine) > 0 and share("coarser", coarse) > 0
     assert share("lateral", fine) > 0 and share("lateral", coarse) == 0
 
@@ -98,12 +114,12 @@ def test_fusing_is_a_convolution_over_stacked_maps_and_an_average(network):
 
 def test_the_outputs_and_what_is_ranked(network):
     images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
-    plain, ranked = network(images), network(images, ranked=True)
+    plain, ranked = compiled(network)(images), compiled(network, ranked=True)(images)
     assert plain["boxes"].shape == (2, 4, 4) and ranked["boxes"].shape == (2, 6, 4)
     assert plain["part_logits"].shape == (2, 4, 5) and plain["features"].shape == (2, 3 * 96)
     np.testing.assert_array_equal(ranked["boxes"][:, [0, 1, 3, 4]], plain["boxes"])
     np.testing.assert_allclose(ranked["logits"], plain["logits"], rtol=1e-3, atol=1e-4)
-    alone = network.backbone(images)
+    alone = compiled(network.backbone)(images)
     np.testing.assert_allclose(plain["features"][:, 192:], alone["pooled"], rtol=1e-4, atol=1e-5)
     sides = np.asarray(plain["boxes"])[..., 2:] - np.asarray(plain["boxes"])[..., :2]
     np.testing.assert_allclose(sides[:, :2], SCALES[0], rtol=1e-5)
@@ -118,7 +134,7 @@ def test_without_fusion_the_pooled_features_stand_side_by_side():
     )  # fmt: skip
     model.eval()
     images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
-    outputs = model(images)
+    outputs = compiled(model)(images)
     assert outputs["features"].shape == (1, 5 * 96)
     logits = outputs["part_logits"][0, 1]
     again = model.part_fc(outputs["features"][0, 96:192])
@@ -130,12 +146,12 @@ def test_without_fusion_the_pooled_features_stand_side_by_side():
     [("resnet_small", 96, (12, 6)), ("resnet18", 448, (14, 7)), ("vgg16", 448, (14, 7))],
 )
 def test_grids_follow_the_backbone(name, size, grids):
-    backbone = models.build(name, num_classes=2, rngs=nnx.Rngs(0))
+    backbone = nnx.eval_shape(lambda: models.build(name, num_classes=2, rngs=nnx.Rngs(0)))
     assert grids_of(backbone, size, 2) == grids
 
 
 @pytest.mark.parametrize("size", [100, 104, 90])
 def test_sizes_that_the_pyramid_does_not_divide_are_refused(size):
-    backbone = models.build("resnet_small", num_classes=2, rngs=nnx.Rngs(0))
+    backbone = nnx.eval_shape(lambda: models.build("resnet_small", num_classes=2, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match=rf"{size}.*multiple of 16, such as (96|80) or"):
         grids_of(backbone, size, 2)

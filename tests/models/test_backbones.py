@@ -116,8 +116,14 @@ def images(size, *shape):
     return np.random.default_rng(0).integers(0, 255, (*shape, size, size, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
-def test_lapm_steps_with_the_papers_backbones(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet_small",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "resnet50")),
+    ],
+)
+def test_lapm_steps_with_its_backbones(name):
     """Classifier, localization, part network and margin loss, one step each."""
     size = 64
     rng = np.random.default_rng(1)
@@ -141,7 +147,8 @@ def test_lapm_steps_with_the_papers_backbones(name):
     assert after < before
     model.eval()
     maps = objects.activation_maps(model, single)
-    assert maps["true"].shape == maps["sum"].shape == (4, size // 32, size // 32)
+    side = size // (16 if name == "resnet_small" else 32)
+    assert maps["true"].shape == maps["sum"].shape == (4, side, side)
 
 
 def test_cam_of_a_concatenated_head_uses_the_averages_half():

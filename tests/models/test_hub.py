@@ -17,7 +17,7 @@ import sys
 from flax import nnx
 from fgjax import models
 from fgjax.errors import UserError
-model = models.build("resnet18", num_classes=5, rngs=nnx.Rngs(0))
+model = nnx.eval_shape(lambda: models.build("resnet18", num_classes=5, rngs=nnx.Rngs(0)))
 try:
     models.load_pretrained(model, "timm/resnet18.tv_in1k")
     print(float(model.conv1.kernel[...].sum()))
@@ -92,6 +92,7 @@ def test_a_corrupt_file_is_refused_and_leaves_no_trace(data, load):
         assert load(hub).returncode == 0  # the sentence's advice works
 
 
+@pytest.mark.slow  # the client tries again for half a minute
 def test_a_server_that_stays_down(data, load):
     content, _ = data
     with Hub(content) as hub:
