@@ -147,7 +147,7 @@ def test_lapm_steps_with_its_backbones(name):
     assert after < before
     model.eval()
     maps = objects.activation_maps(model, single)
-    side = size // (16 if name == "resnet_small" else 32)
+    side = size // (8 if name == "resnet_small" else 32)
     assert maps["true"].shape == maps["sum"].shape == (4, side, side)
 
 
