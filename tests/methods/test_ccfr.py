@@ -1,5 +1,7 @@
 """CCFR: its objectives by hand, hierarchy and thresholds, whole runs and their switches."""
 
+import json
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 from flax import nnx
 
 from fgjax import losses, main, methods, models
-from fgjax.config import Optimizer, Training, check, override
+from fgjax.config import check, override
 from fgjax.errors import UserError
 from fgjax.evaluation.rerank import Neighbours, Thresholds, search_thresholds
 from fgjax.figures.common import image_of
@@ -18,27 +20,18 @@ from fgjax.methods.ccfr import figures, hierarchy, reranking
 from fgjax.methods.ccfr.method import train
 from fgjax.methods.ccfr.region_network import RegionNetwork, Regions
 from fgjax.methods.ccfr.regions import load_network, without_fusion
+from tests import tiny
 
 
 @pytest.fixture
-def config(tiny_config):
+def config(data_dir):
     """The demo's shape at 32 px, four images a class; anchors on grids of 4 and 2."""
-    training = lambda: Training(1, 24, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
-    tiny_config.method = ccfr.Config(
-        crop_size=16,
-        pyramid_width=8,
-        per_class=2,
-        classifier=training(),
-        pretrain=training(),
-        navigator=training(),
-        enhance=training(),
-    )
-    return tiny_config
+    return tiny.ccfr_config(data_dir)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network():
-    backbone = models.build("resnet_small", num_classes=3, rngs=nnx.Rngs(0))
+    backbone = models.build("tests.tiny:Net", num_classes=3, rngs=nnx.Rngs(0))
     regions = Regions((0.25, 0.5), (4, 2), 1, 2, 16, 0.25, True)
     model = RegionNetwork(
         backbone, regions, fusion=True, width=8, dtype=jnp.float32, rngs=nnx.Rngs(1)
@@ -153,7 +146,7 @@ def test_super_classes_are_the_planted_ones():
 
 
 def test_multi_level_loss_or_cross_entropy():
-    backbone = models.build("resnet_small", num_classes=3, rngs=nnx.Rngs(0))
+    backbone = models.build("tests.tiny:Net", num_classes=3, rngs=nnx.Rngs(0))
     model = ccfr.MultiLevelNetwork(backbone, 2, rngs=nnx.Rngs(1))
     model.eval()
     given, parents = batch(), (0, 1, 1)
@@ -219,16 +212,8 @@ def test_cover_by_hand():
 # Whole runs
 
 
-@pytest.fixture
-def relaxed():
-    """Whole runs go through optax, which promotes types by itself."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.mark.usefixtures("relaxed")
-def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
-    results = main.run(config, tmp_path / "run")
+def test_a_run_ends_with_every_score_and_its_pictures(finished_ccfr):
+    results = json.loads((finished_ccfr / "results.json").read_text())
     metrics, protocol = results["metrics"], results["protocol"]
     for name in ("top1", "classification_top1", "retrieval_top1", "global_top1", "held_out_top1"):
         assert 0 <= metrics[name] <= 1
@@ -236,13 +221,20 @@ def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
     assert metrics["top1"] == pytest.approx(metrics["classification_top1"] + gained)
     assert protocol["test_split_used_for_selection"] is False
     for name in ("regions", "hierarchy", "reranking", "curves", "confusions"):
-        path = tmp_path / "run" / "figures" / f"{name}.png"
+        path = finished_ccfr / "figures" / f"{name}.png"
         if name != "reranking" or metrics["rectified"] + metrics["broken"]:
             assert cv2.imread(str(path)).std() > 5
-    assert (tmp_path / "run" / "figures" / "coverage.json").exists()
-    assert main.run(config, tmp_path / "run", figures=False) == results
-    # New images are classified and re-ranked as the test images were.
-    run = main.open_run(tmp_path / "run")
+    assert (finished_ccfr / "figures" / "coverage.json").exists()
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_the_same_words_find_everything_done(config, finished_ccfr, copy_of):
+    again = main.run(config, copy_of(finished_ccfr), figures=False)
+    assert again == json.loads((finished_ccfr / "results.json").read_text())
+
+
+def test_new_images_are_classified_and_reranked_as_the_test_images_were(finished_ccfr):
+    run = main.open_run(finished_ccfr)
     predictor = ccfr.load_predictor(run)
     images = [image_of(run.dataset.test, row) for row in range(12)]
     found = predictor(images, batch_size=8)
@@ -273,8 +265,9 @@ def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
     ],
     ids=lambda changes: "-".join(changes),
 )
-def test_every_switch_ends_in_a_result(config, tmp_path, changes):
-    results = main.run(override(config, changes), tmp_path, figures=True)
+def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes):
+    changed = override(config, {**changes, "reuse": str(finished_ccfr)})
+    results = main.run(changed, tmp_path, figures=True)
     metrics, protocol = results["metrics"], results["protocol"]
     tuned = changes.get("method.rerank.thresholds") == "test"
     assert protocol["test_split_used_for_selection"] is tuned

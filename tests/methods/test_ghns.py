@@ -1,5 +1,7 @@
 """GHNS: its three losses by hand, the generator against plain loops, whole runs in both forms."""
 
+import json
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -8,39 +10,22 @@ import pytest
 from flax import nnx
 
 from fgjax import losses, main, methods, models
-from fgjax.config import Optimizer, Training, check, override
+from fgjax.config import check, override
 from fgjax.errors import UserError
+from fgjax.figures.common import image_of
 from fgjax.methods import ghns
 from fgjax.methods.ghns import part_networks, parts_classifier
 from fgjax.methods.ghns.hard_negatives import HardNegatives
 from fgjax.methods.ghns.image_classifier import ImageLoss
+from tests import tiny
 
 LABELS = np.repeat(np.arange(4), [6, 2, 7, 5])
 
 
 @pytest.fixture
-def config(tiny_config):
+def config(data_dir):
     """The demo's shape at 32 px, four images a class."""
-    training = lambda: Training(1, 8, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
-    shared = tiny_config.method
-    tiny_config.method = ghns.Config(
-        objects=shared.objects,
-        parts="grid",
-        classifier=training(),
-        grouping=shared.grouping,
-        part_image_size=16,
-        extractors="frozen",
-        embedding=8,
-        per_class=2,
-        tau=0.05,
-        hard_negatives=3,
-        max_attempts=1024,
-        part_networks=training(),
-        filter=training(),
-        parts_classifier=training(),
-        image_classifiers=training(),
-    )
-    return tiny_config
+    return tiny.ghns_config(data_dir)
 
 
 class FakePartNetworks:
@@ -259,16 +244,8 @@ def test_a_reference_gets_its_own_hard_negative_before_its_classs():
 # Whole runs
 
 
-@pytest.fixture
-def relaxed():
-    """Whole runs go through optax, which promotes types by itself."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.mark.usefixtures("relaxed")
-def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
-    results = main.run(config, tmp_path / "run")
+def test_a_run_ends_with_every_score_and_its_pictures(finished_ghns):
+    results = json.loads((finished_ghns / "results.json").read_text())
     metrics, protocol = results["metrics"], results["protocol"]
     for name in ("original", "object", "parts", "original_object", "original_parts",
                  "object_parts", "original_object_parts"):  # fmt: skip
@@ -278,26 +255,38 @@ def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
     assert protocol["test_split_used_for_selection"] is False
     assert metrics["generation"]["kept"] > 0
     for name in ("candidates", "distances", "fusion", "curves", "confusions"):
-        assert cv2.imread(str(tmp_path / "run" / "figures" / f"{name}.png")).std() > 5
-    again = main.run(config, tmp_path / "run", figures=False)
-    assert again == results
-    # New images go through the same crops, parts and networks.
-    run = main.open_run(tmp_path / "run")
-    predictor = ghns.load_predictor(run)
-    from fgjax.figures.common import image_of
+        assert cv2.imread(str(finished_ghns / "figures" / f"{name}.png")).std() > 5
 
+
+@pytest.mark.usefixtures("relaxed")
+def test_the_same_words_find_everything_done(config, finished_ghns, copy_of):
+    again = main.run(config, copy_of(finished_ghns), figures=False)
+    assert again == json.loads((finished_ghns / "results.json").read_text())
+
+
+def test_new_images_go_through_the_same_crops_parts_and_networks(finished_ghns):
+    run = main.open_run(finished_ghns)
+    predictor = ghns.load_predictor(run)
     images = [image_of(run.dataset.test, row) for row in range(12)]
     found = np.stack([p.probabilities for p in predictor(images, batch_size=8)])
     stored = run.stages["fusion"].load_arrays("predictions")["logits"][:12]
     np.testing.assert_allclose(np.log(found), stored, atol=2e-3)
-    # Another run takes what fits from there and trains what does not; other parts are refused.
-    changed = override(config, {"method.m1": 0.5, "reuse": str(tmp_path / "run")})
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_another_run_takes_what_fits_and_trains_what_does_not(config, finished_ghns, tmp_path):
+    metrics = json.loads((finished_ghns / "results.json").read_text())["metrics"]
+    changed = override(config, {"method.m1": 0.5, "reuse": str(finished_ghns)})
     found = main.run(changed, tmp_path / "other", figures=False)["metrics"]
     assert found["original_top1"] == metrics["original_top1"]
     trained = {p.name for p in (tmp_path / "other").iterdir() if p.is_dir()}
     assert trained == {"parts_classifier", "fusion"}
     assert ghns.load_predictor(main.open_run(tmp_path / "other"))
-    changed = override(config, {"method.scda_threshold": 0.9, "reuse": str(tmp_path / "run")})
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_parts_that_do_not_fit_are_refused(config, finished_ghns, tmp_path):
+    changed = override(config, {"method.scda_threshold": 0.9, "reuse": str(finished_ghns)})
     with pytest.raises(UserError, match=r"objects cannot be reused.*scda: 1\.0 -> 0\.9"):
         main.run(changed, tmp_path / "third", figures=False)
     changed = override(config, {"reuse": str(tmp_path / "nothing")})
@@ -307,7 +296,8 @@ def test_a_run_ends_with_every_score_and_its_pictures(config, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("relaxed")
-def test_extractors_that_learn_and_test_tuned_weights_are_labelled(config, tmp_path):
+def test_extractors_that_learn_and_test_tuned_weights_are_labelled(config, finished_ghns, tmp_path):
+    config.reuse = str(finished_ghns)
     config.method.extractors, config.method.fusion = "finetuned", "test"
     results = main.run(config, tmp_path, figures=False)
     assert results["protocol"]["test_split_used_for_selection"] is True
@@ -318,7 +308,8 @@ def test_extractors_that_learn_and_test_tuned_weights_are_labelled(config, tmp_p
 
 
 @pytest.mark.usefixtures("relaxed")
-def test_tau_that_nothing_reaches(config, tmp_path):
+def test_tau_that_nothing_reaches(config, finished_ghns, tmp_path):
+    config.reuse = str(finished_ghns)
     config.method.tau, config.method.max_attempts = 0.999, 512
     with pytest.raises(UserError, match=r"no candidate of any class reached tau = 0\.999"):
         main.run(config, tmp_path, figures=False)

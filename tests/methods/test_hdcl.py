@@ -3,10 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import cv2
 import jax
@@ -17,25 +13,20 @@ import pytest
 from flax import nnx
 
 from fgjax import losses, main, methods, models
-from fgjax.config import Optimizer, Training, check, override
+from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
 from fgjax.methods import hdcl
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
 from fgjax.methods.shared.embedding import Embed
+from tests import finished, tiny
 from tests.models.golden import QUICK
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def config(tiny_config):
+def config(data_dir):
     """The demo's shape at 32 px, four images a class: 12 classes train, 12 are searched."""
-    training = lambda: Training(1, 8, Optimizer("adamw", 1e-3, schedule="constant"))  # noqa: E731
-    tiny_config.data.zero_shot, tiny_config.data.held_out = True, 0.0
-    tiny_config.pooling = "max_average"
-    tiny_config.method = hdcl.Config(start=training(), embedding=training(), per_class=2)
-    return tiny_config
+    return tiny.hdcl_config(data_dir)
 
 
 def test_the_head_is_eq_4_and_5():
@@ -173,24 +164,16 @@ def test_zero_shot_splits_by_class(data_dir, monkeypatch):
         official.zero_shot()
 
 
-@pytest.fixture
-def relaxed():
-    """Whole runs go through optax, which promotes types by itself."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
-@pytest.mark.usefixtures("relaxed")
-def test_a_run_ends_with_its_measures_and_pictures(config, tmp_path):
-    results = main.run(config, tmp_path)
+def test_a_run_ends_with_its_measures_and_pictures(finished_hdcl):
+    results = json.loads((finished_hdcl / "results.json").read_text())
     metrics, protocol = results["metrics"], results["protocol"]
     assert metrics["queries"] == 96 and metrics["queries_without_relevant"] == 0
     assert metrics["recall@1"] == metrics["precision@1"] == pytest.approx(metrics["map@1"])
     assert protocol["zero_shot"] is True and protocol["test_split_used_for_selection"] is False
     for name in ("gallery", "tsne", "centers", "recall"):
-        assert cv2.imread(str(tmp_path / "figures" / f"{name}.png")).std() > 5
+        assert cv2.imread(str(finished_hdcl / "figures" / f"{name}.png")).std() > 5
     with pytest.raises(UserError, match="trained for retrieval"):
-        hdcl.load_predictor(main.open_run(tmp_path))
+        hdcl.load_predictor(main.open_run(finished_hdcl))
 
 
 @pytest.mark.usefixtures("relaxed")
@@ -206,13 +189,10 @@ def test_runs_of_other_losses(config, tmp_path, name):
     assert 0 <= found["recall@1"] <= found["recall@32"] <= 1
 
 
-@pytest.mark.usefixtures("relaxed")
-def test_recognition(config, tmp_path):
-    config.method.recognition, config.data.zero_shot = True, False
-    config.method.warmup_epochs = 1
-    results = main.run(config, tmp_path)
+def test_recognition(finished_recognition):
+    results = json.loads((finished_recognition / "results.json").read_text())
     assert 0 <= results["metrics"]["top1"] <= 1
-    predictor = hdcl.load_predictor(main.open_run(tmp_path))
+    predictor = hdcl.load_predictor(main.open_run(finished_recognition))
     image = np.zeros((40, 60, 3), np.uint8)
     (found,) = predictor([image])
     assert found.probabilities.shape == (24,)
@@ -270,52 +250,50 @@ def test_backbones_take_a_step(name, width):
     assert float(after) < float(before)
 
 
-@pytest.fixture
-def trained(config, tmp_path, data_dir, relaxed):
-    main.run(config, tmp_path / "run", figures=False)
-    split = load_dataset("synthetic_aircraft/4", data_dir=data_dir).test
-    folder = tmp_path / "images"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def folder(tiny_dataset, tmp_path_factory):
+    """Ten images, and two files that are none."""
+    folder = tmp_path_factory.mktemp("images")
     for row in range(10):
-        (folder / f"{row:02d}.jpg").write_bytes(split.source[row]["image"])
+        (folder / f"{row:02d}.jpg").write_bytes(tiny_dataset.test.source[row]["image"])
     (folder / "notes.txt").write_text("no image")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8nonsense")
-    return tmp_path / "run", folder
+    return folder
 
 
-def cli(*arguments, code=0):
-    environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "fgjax.search", *map(str, arguments)], env=environment,
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def test_search_finds_an_image_in_its_own_folder(trained, tmp_path):
-    run, folder = trained
-    done = cli(f"--workdir={run}", f"--index={folder}")
+def test_search_finds_an_image_in_its_own_folder(
+    finished_hdcl, folder, copy_of, data_dir, tmp_path
+):
+    """Indexed and asked as people do, in two processes."""
+    workdir = copy_of(finished_hdcl)
+    environment = finished.environment(data_dir, tmp_path)
+    words = ("-m", "fgjax", "search", f"--workdir={workdir}")
+    done = finished.run(*words, f"--index={folder}", environment=environment)
     assert "2 files are not images" in done.stderr and "broken.jpg" in done.stderr
-    done = cli(f"--workdir={run}", f"--query={folder}/03.jpg", "--json", "--top=4")
-    (result,) = json.loads(done.stdout)
+    words = ("-m", "fgjax.search", *words[3:], f"--query={folder}/03.jpg", "--json", "--top=4")
+    (result,) = json.loads(finished.run(*words, environment=environment).stdout)
     assert result["matches"][0]["file"] == str(folder / "03.jpg")
     assert result["matches"][0]["score"] == pytest.approx(1, abs=1e-4)
     scores = [m["score"] for m in result["matches"]]
     assert scores == sorted(scores, reverse=True) and len(scores) == 4
-    assert cv2.imread(str(run / "search.png")).std() > 5
+    assert cv2.imread(str(workdir / "search.png")).std() > 5
 
 
-def test_search_refuses_what_cannot_be(trained, tmp_path):
-    run, folder = trained
-    assert "no index" in cli(f"--workdir={run}", f"--query={folder}", code=2).stderr
+def test_search_refuses_what_cannot_be(finished_hdcl, folder, copy_of, command, tmp_path):
+    workdir = copy_of(finished_hdcl)
+    search = functools.partial(command, "search", f"--workdir={workdir}")
+    with pytest.raises(UserError, match="no index"):
+        search(f"--query={folder}")
     (tmp_path / "empty").mkdir()
-    done = cli(f"--workdir={run}", f"--index={tmp_path}/empty", code=2)
-    assert "no readable image" in done.stderr
-    cli(f"--workdir={run}", f"--index={folder}")
-    results = json.loads((run / "results.json").read_text())
+    with pytest.raises(UserError, match="no readable image"):
+        search(f"--index={tmp_path}/empty")
+    with pytest.raises(UserError, match="say what to do"):
+        search()
+    search(f"--index={folder}")
+    with pytest.raises(UserError, match="--top is 0"):
+        search(f"--query={folder}", "--top=0")
+    results = json.loads((workdir / "results.json").read_text())
     results["metrics"]["recall@1"] += 1  # another model of the same shape
-    (run / "results.json").write_text(json.dumps(results))
-    done = cli(f"--workdir={run}", f"--query={folder}", code=2)
-    assert "made by another model" in done.stderr
+    (workdir / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match="made by another model"):
+        search(f"--query={folder}")
