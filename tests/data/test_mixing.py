@@ -110,6 +110,7 @@ def test_only_the_pasted_parts_change(reader):
     """Outside the pasted boxes a mixture is the reference; inside it is another image."""
     for position in range(6):
         example = make(reader)(position, 11)
+        assert example["boxes"].shape == (4, 2, 4) and example["boxes"].dtype == np.int32
         reference = example["image"][0].astype(int)
         for slot, count in ((1, 1), (2, 2)):
             changed = np.zeros((SIZE, SIZE), bool)

@@ -89,6 +89,8 @@ def test_a_box_contains_its_borders():
     assert boxes.contains(box, np.array(inside + outside)).tolist() == [True] * 3 + [False] * 4
     many = boxes.contains(np.array([box, [0, 0, 1, 1]]), np.array([[0.2, 0.5], [0.2, 0.5]]))
     assert many.tolist() == [False, True]
+    apart = boxes.contains(box[None, None], np.array([inside, outside[:3]]))
+    assert apart.tolist() == [[True] * 3, [False] * 3]
 
 
 def test_windows_by_hand():
