@@ -6,11 +6,11 @@ python -m tests.mutation fgjax/losses/tuples.py
 """
 
 import argparse
-import fnmatch
 import json
 import os
 import pathlib
 import random
+import re
 import subprocess
 import sys
 import tomllib
@@ -24,8 +24,8 @@ except ImportError:
 ROOT = pathlib.Path(__file__).parents[2]
 # Of these modules only what decides which stage is which.
 IDENTITY = {
-    "fgjax/config.py": ("*.x_flatten__*", "*.x_identity__*", "*.x_differences__*"),
-    "fgjax/training/run.py": ("*.xǁRunǁstage__*", "*.x__changed__*"),
+    "fgjax/config.py": "flatten identity differences before without_added",
+    "fgjax/training/run.py": "stage _identity _reused _own _begin _changed",
 }
 SURVIVED = 0  # pytest's exit status: all tests passed
 UNTESTED = 33
@@ -47,8 +47,12 @@ def mutants(module: str) -> list[str]:
     path = pathlib.Path(module)
     made = mutate_file_contents(module, (ROOT / path).read_text())
     names = [get_mutant_name(path, name) for name in made.mutant_names]
-    patterns = IDENTITY.get(module, ("*",))
-    return [name for name in names if any(fnmatch.fnmatch(name, p) for p in patterns)]
+    if module not in IDENTITY:
+        return names
+    # module.x_function__mutmut_1, module.xǁClassǁmethod__mutmut_1
+    functions = [re.split(r"\.x_|ǁ", name.rpartition("__mutmut_")[0])[-1] for name in names]
+    wanted = IDENTITY[module].split()
+    return [name for name, function in zip(names, functions) if function in wanted]
 
 
 def environment() -> dict[str, str]:
