@@ -13,6 +13,8 @@ from typing import Any
 
 import plots
 
+from fgjax import methods
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -163,11 +165,20 @@ def datasets(*, up: str) -> str:
     for name, builder in _builders():
         counts = builder.official_counts
         config = name.removeprefix("fgvc_")
-        classes = f"{counts.classes} classes"
-        rows.append(
-            f"| `{config}` | {builder.title}, {classes} | {counts.train:,}, {counts.test:,} |"
-        )
+        what = f"{builder.title}, {counts.classes} classes"
+        images = f"{counts.train:,}, {counts.test:,}"
+        rows.append(f"| `{config}` | {what} | {images} | {', '.join(_methods_for(name))} |")
     return "\n".join(rows)
+
+
+def _methods_for(dataset: str) -> list[str]:
+    """Methods with a preset for a dataset: those that its config offers."""
+    found = []
+    for name in methods.names():
+        presets = methods.part(methods.get(name), "presets")
+        if dataset in getattr(presets, "PRESETS", {}):
+            found.append(f"`{name}`")
+    return found
 
 
 def official_files(*, up: str) -> str:

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fgjax import losses, methods
+from fgjax import config_files, losses, methods
 from tests.docs.pages import DOCS, PAGES, ROOT
 
 sys.path.append(str(DOCS / "generate"))
@@ -101,6 +101,19 @@ def test_every_setting_is_in_the_table(method):
     shown = re.findall(r"^\| `(\w+)` \|", table, flags=re.M)
     assert shown == [field.name for field in fields]
     assert all(line.count("|") - line.count("\\|") == 4 for line in table.splitlines())
+
+
+def test_the_table_of_datasets_is_what_configs_offer():
+    table = inserts.make("datasets", [], "datasets.md")
+    offered = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", table, flags=re.M)
+    assert {name for name, _ in offered} == set(config_files.names()) - {"folder"}
+    for name, listed in offered:
+        for method in re.findall(r"`(\w+)`", listed):
+            assert config_files.load(f"{name}:{method}").name == f"{name}-{method}"
+    assert (
+        "| `cub` | CUB-200-2011, 200 classes | 5,994, 5,794 | `ccfr`, `ghns`, `hdcl`, `lapm` |"
+        in (table.splitlines())
+    )
 
 
 def test_comments_beside_and_above_a_setting_are_shown():
