@@ -23,6 +23,9 @@ class Examples(griffe.Extension):
 
 
 def columns_as_code(text: str) -> str:
-    """Indented lines, two spaces further in: Markdown takes four for code."""
-    lines = text.splitlines()
-    return "\n".join(f"  {line}" if line.startswith("  ") else line for line in lines)
+    """Commands and lines of two spaces as lines of four, which Markdown takes for code."""
+    shown = []
+    for line in text.splitlines():
+        command = line.startswith(("fgjax ", "python "))
+        shown.append(f"    {line}" if command else f"  {line}" if line.startswith("  ") else line)
+    return "\n".join(shown)

@@ -18,6 +18,7 @@ from tests.docs.pages import DOCS, PAGES, ROOT
 sys.path.append(str(DOCS / "generate"))
 pytest.importorskip("mkdocs", reason="needs pip install -r requirements-docs.txt")
 
+import examples
 import inserts
 import maths
 import papers
@@ -204,3 +205,13 @@ def test_the_site_builds_and_has_every_public_name(tmp_path):
 def test_the_builder_is_part_of_the_tools_for_development():
     assert "-r requirements-docs.txt" in (ROOT / "requirements-dev.txt").read_text()
     assert pathlib.Path(ROOT / "mkdocs.yml").exists()
+
+
+def test_docstrings_keep_their_columns():
+    text = (
+        "A title.\n\nfgjax train --config=x   trains\n\n  one    first\n  two    second\n\nProse."
+    )
+    expected = (
+        "A title.\n\n    fgjax train --config=x   trains\n\n    one    first\n    two    second"
+    )
+    assert examples.columns_as_code(text) == f"{expected}\n\nProse."
