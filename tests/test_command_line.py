@@ -1,8 +1,6 @@
-"""What people type, as subprocesses: `python train.py`, `-m fgjax.predict`, `-m fgjax.study`."""
+"""What people type, as processes: `python train.py`, `fgjax WORD`, `python -m fgjax.predict`."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -15,41 +13,18 @@ import numpy as np
 import pytest
 
 from fgjax import main
+from fgjax.errors import UserError
 from fgjax.training import checkpoints
 from fgjax.training.run import Stage
-from tests import fake_aircraft
+from tests import fake_aircraft, finished
+from tests.finished import DEMO, ROOT, TINY, run
 from tests.models.test_resnet import torchvision_file
-
-ROOT = pathlib.Path(__file__).parents[1]
-TINY = (
-    "--config.data.dataset=synthetic_aircraft/4", "--config.data.image_size=32",
-    "--config.data.held_out=0.25", "--config.method.samples=8",
-    "--config.method.classifier.epochs=1", "--config.method.grouping.warmup.epochs=1",
-    "--config.method.grouping.classify_epochs=1", "--config.method.margin.epochs=2",
-)  # fmt: skip
-DEMO = "--config=configs/aircraft.py:demo"
 
 
 @pytest.fixture
-def environment(tmp_path, data_dir):
+def environment(data_dir, tmp_path):
     """A machine of one device with nothing on it and no way out."""
-    cache = pathlib.Path(data_dir).parent / "xla"
-    unreachable = "http://127.0.0.1:9"
-    return {
-        **os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path),
-        "FGJAX_DATA": data_dir, "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "HF_ENDPOINT": unreachable, "http_proxy": unreachable, "https_proxy": unreachable,
-        "no_proxy": "", "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_TELEMETRY": "1",
-    }  # fmt: skip
-
-
-def run(*arguments, environment, cwd, code=0):
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True,
-        timeout=500,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr[-3000:]
-    return done
+    return finished.environment(data_dir, tmp_path)
 
 
 @pytest.fixture
@@ -80,9 +55,10 @@ def test_the_literal_order_on_a_machine_with_nothing(environment, clone, tmp_pat
     assert str(tmp_path / "empty" / "manual") in sentence
     assert "timm/resnet50.tv_in1k" in sentence
     assert "--config.pretrained" in sentence
-    assert "python train.py --config=configs/aircraft.py:demo" in sentence
+    assert "fgjax train --config=aircraft:demo" in sentence
 
 
+@pytest.mark.slow
 def test_the_literal_order_on_a_small_archive_with_local_weights(environment, clone, tmp_path):
     environment["FGJAX_DATA"] = str(tmp_path / "data")
     fake_aircraft.write(tmp_path / "data" / "manual")
@@ -109,72 +85,58 @@ def test_the_literal_order_on_a_small_archive_with_local_weights(environment, cl
     assert "is replaced by a new head" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, data_dir):
-    """A tiny finished run."""
-    folder = tmp_path_factory.mktemp("trained")
-    environment = {
-        **os.environ, "XLA_FLAGS": "", "FGJAX_DATA": data_dir, "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(data_dir).parent / "xla"),
-    }  # fmt: skip
-    run("train.py", DEMO, *TINY, f"--workdir={folder}/run", environment=environment, cwd=ROOT)
-    return folder / "run", environment
-
-
-def test_a_run_leaves_what_the_readme_says(trained):
-    workdir, _ = trained
-    figures = {p.name for p in (workdir / "figures").iterdir()}
+def test_a_run_leaves_what_the_readme_says(finished_lapm):
+    figures = {p.name for p in (finished_lapm / "figures").iterdir()}
     assert figures == {
         "mixing.png", "localization.png", "margins.png", "curves.png", "confusions.png",
     }  # fmt: skip
-    for path in (workdir / "figures").iterdir():
+    for path in (finished_lapm / "figures").iterdir():
         assert cv2.imread(str(path)).std() > 5
-    lines = (workdir / "margin" / "metrics.jsonl").read_text().splitlines()
+    lines = (finished_lapm / "margin" / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     for name in ("m1", "m2", "share_below_m1", "feature_norm", "held_out_top1", "loss"):
         assert name in last
-    assert list((workdir / "margin" / "tensorboard").iterdir())
-    localization = json.loads((workdir / "results.json").read_text())["metrics"]["localization"]
-    assert 0 < localization["test_object_iou"] <= 1
-    assert "test_part_centers_inside_random" in localization
+    assert list((finished_lapm / "margin" / "tensorboard").iterdir())
+    metrics = json.loads((finished_lapm / "results.json").read_text())["metrics"]
+    assert 0 < metrics["localization"]["test_object_iou"] <= 1
+    assert "test_part_centers_inside_random" in metrics["localization"]
 
 
-def test_the_same_command_again_finds_everything_done(trained):
-    workdir, environment = trained
+def test_the_same_command_again_finds_everything_done(finished_lapm, copy_of, environment):
+    """Named as the command does it, where `train.py` made the run."""
+    workdir = copy_of(finished_lapm)
     before = (workdir / "results.json").read_text()
-    started = time.monotonic()
-    done = run("train.py", DEMO, *TINY, f"--workdir={workdir}", environment=environment, cwd=ROOT)
+    words = ("train", "--config=aircraft:demo", *TINY, f"--workdir={workdir}")
+    done = run("-m", "fgjax", *words, environment=environment)
     assert "step/s" not in done.stderr  # nothing was trained
-    assert time.monotonic() - started < 60
     assert (workdir / "results.json").read_text() == before
 
 
-def test_another_config_in_the_same_workdir_is_refused(trained):
-    workdir, environment = trained
-    done = run("train.py", DEMO, *TINY, "--config.method.alpha=1.5", f"--workdir={workdir}",
-               environment=environment, cwd=ROOT, code=2)  # fmt: skip
-    assert "method.alpha: 1.0 -> 1.5" in sentence_of(done)
+def test_another_config_in_the_same_workdir_is_refused(
+    finished_lapm, command, monkeypatch, data_dir
+):
+    monkeypatch.setenv("FGJAX_DATA", data_dir)
+    words = ("--config=aircraft:demo", *TINY, "--config.method.alpha=1.5")
+    with pytest.raises(UserError, match=r"method\.alpha: 1\.0 -> 1\.5"):
+        command("train", *words, f"--workdir={finished_lapm}")
 
 
-def test_predictions_equal_evaluation(trained, data_dir, tmp_path):
+def test_predictions_equal_evaluation(finished_lapm, tiny_dataset, environment, tmp_path):
     """The same test images as files give the probabilities that evaluation stored."""
-    from fgjax.data import datasets
-
-    workdir, environment = trained
-    dataset = datasets.load_dataset("synthetic_aircraft/4", data_dir=data_dir)
+    dataset = tiny_dataset
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "notes.txt").write_text("not an image")
     for row in range(12):
         (tmp_path / "images" / f"{row:02d}.jpg").write_bytes(dataset.test.source[row]["image"])
-    done = run("-m", "fgjax.predict", f"--workdir={workdir}", str(tmp_path / "images"), "--json",
-               f"--out={tmp_path}/out", environment=environment, cwd=ROOT)  # fmt: skip
+    done = run("-m", "fgjax.predict", f"--workdir={finished_lapm}", tmp_path / "images", "--json",
+               f"--out={tmp_path}/out", environment=environment)  # fmt: skip
     found = json.loads(done.stdout)
     assert len(found) == 12 and "notes.txt" in done.stderr
-    with np.load(workdir / "margin" / "predictions.npz") as stored:
+    with np.load(finished_lapm / "margin" / "predictions.npz") as stored:
         logits = stored["logits"][:12].astype(np.float64)
     wanted = np.exp(logits - logits.max(1, keepdims=True))
     wanted /= wanted.sum(1, keepdims=True)
-    with np.load(workdir / "objects" / "boxes.npz") as stored:
+    with np.load(finished_lapm / "objects" / "boxes.npz") as stored:
         boxes = stored["test"][:12]
     for row, result in enumerate(found):
         np.testing.assert_allclose(result["box"], boxes[row], atol=1e-6)
@@ -186,33 +148,41 @@ def test_predictions_equal_evaluation(trained, data_dir, tmp_path):
         assert cv2.imread(result["picture"]) is not None
 
 
-def test_prediction_refuses_what_is_not_there(trained, tmp_path):
-    workdir, environment = trained
-    done = run("-m", "fgjax.predict", f"--workdir={workdir}", str(tmp_path / "none.jpg"),
-               environment=environment, cwd=ROOT, code=2)  # fmt: skip
-    assert "none.jpg does not exist" in sentence_of(done)
-    done = run("-m", "fgjax.predict", f"--workdir={tmp_path}", str(ROOT / "README.md"),
-               environment=environment, cwd=ROOT, code=2)  # fmt: skip
-    assert "no finished run" in sentence_of(done)
+def test_prediction_refuses_what_is_not_there(finished_lapm, command, tmp_path):
+    with pytest.raises(UserError, match=r"none\.jpg does not exist"):
+        command("predict", f"--workdir={finished_lapm}", tmp_path / "none.jpg")
+    with pytest.raises(UserError, match="no finished run"):
+        command("predict", f"--workdir={tmp_path}", ROOT / "README.md")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("words", "says"),
     [
-        ((DEMO, "--config.no_such_field=1"), "no_such_field"),
-        (("--config=configs/aircraft.py:hal",), "'hal' is neither a method nor a flag"),
-        ((DEMO, "--config.method.lambda_=1.5"), "lambda_ is 1.5"),
-        ((DEMO, "--config.method.samples=1"), "at least 2"),
-        ((DEMO, "--config.seed=abc"), "seed"),
-        ((DEMO, "--nosuchflag=1"), "nosuchflag"),
-        (("--config=configs/none.py",), "configs/none.py"),
-        ((), "name a config"),
-        ((DEMO, "--workdir=/proc/nowhere"), "cannot be written"),
+        (("train.py", "--config=configs/none.py"), "configs/none.py"),
+        (("-m", "fgjax", "train", "--config=aircraft:hal"), "'hal' is neither a method nor a flag"),
     ],
 )
-def test_bad_words_give_one_sentence(environment, clone, arguments, says):
-    done = run("train.py", *arguments, environment=environment, cwd=clone, code=2)
-    assert says in sentence_of(done)
+def test_bad_words_give_one_sentence(environment, clone, words, says):
+    """As people meet it; every other kind of bad word is below and in test_cli.py."""
+    assert says in sentence_of(run(*words, environment=environment, cwd=clone, code=2))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--config.method.lambda_=1.5",), r"lambda_ is 1\.5"),
+        (("--config.method.samples=1",), "at least 2"),
+        (("--workdir=/proc/nowhere",), "cannot be written"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_anything_is_trained(command, words, says):
+    with pytest.raises(UserError, match=says):
+        command("train", "--config=aircraft:demo", "--workdir=/proc/nowhere", *words)
+
+
+def test_training_asks_for_a_config(command):
+    with pytest.raises(UserError, match="name a config: fgjax train --config=aircraft:demo"):
+        command("train")
 
 
 def parameters(workdir):
@@ -238,15 +208,17 @@ def kill_in(stage, command, workdir, environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["classifier", "parts", "margin"])
-def test_killed_anywhere_and_started_again(trained, tmp_path, stage, monkeypatch):
+def test_killed_anywhere_and_started_again(
+    finished_lapm, environment, tmp_path, stage, monkeypatch
+):
     """SIGKILL in the middle of a stage; the same command ends with the same parameters."""
-    whole, environment = trained
+    whole = finished_lapm
     monkeypatch.setenv("FGJAX_DATA", environment["FGJAX_DATA"])
     workdir = tmp_path / "run"
     command = [sys.executable, "train.py", DEMO, *TINY, f"--workdir={workdir}",
                "--config.checkpoints.every_steps=3"]  # fmt: skip
     kill_in(stage, command, workdir, environment)
-    run(*command[1:], environment=environment, cwd=ROOT)
+    run(*command[1:], environment=environment)
     jax.tree.map(np.testing.assert_array_equal, parameters(whole), parameters(workdir))
     assert (
         json.loads((workdir / "results.json").read_text())["metrics"]["top1"]
@@ -264,12 +236,12 @@ GHNS = [
 
 
 @pytest.fixture(scope="module")
-def trained_ghns(trained, tmp_path_factory):
+def trained_ghns(data_dir, tmp_path_factory):
     """A tiny finished run of GHNS."""
-    _, environment = trained
-    folder = tmp_path_factory.mktemp("ghns") / "run"
-    run(*GHNS, f"--workdir={folder}", environment=environment, cwd=ROOT)
-    return folder, environment
+    folder = tmp_path_factory.mktemp("ghns")
+    environment = finished.environment(data_dir, folder)
+    run(*GHNS, f"--workdir={folder}/run", environment=environment)
+    return folder / "run", environment
 
 
 @pytest.mark.slow
@@ -281,7 +253,7 @@ def test_ghns_killed_in_any_stage_gives_the_same_numbers(trained_ghns, tmp_path,
     workdir = tmp_path / "run"
     command = [*GHNS, f"--workdir={workdir}"]
     kill_in(stage, [sys.executable, *command], workdir, environment)
-    run(*command, environment=environment, cwd=ROOT)
+    run(*command, environment=environment)
     results = [json.loads((w / "results.json").read_text()) for w in (whole, workdir)]
     assert results[0] == results[1]
     for name in ("kept", "distances"):
@@ -300,12 +272,12 @@ CCFR = [
 
 
 @pytest.fixture(scope="module")
-def trained_ccfr(trained, tmp_path_factory):
+def trained_ccfr(data_dir, tmp_path_factory):
     """A tiny finished run of CCFR."""
-    _, environment = trained
-    folder = tmp_path_factory.mktemp("ccfr") / "run"
-    run(*CCFR, f"--workdir={folder}", environment=environment, cwd=ROOT)
-    return folder, environment
+    folder = tmp_path_factory.mktemp("ccfr")
+    environment = finished.environment(data_dir, folder)
+    run(*CCFR, f"--workdir={folder}/run", environment=environment)
+    return folder / "run", environment
 
 
 @pytest.mark.slow
@@ -315,7 +287,7 @@ def test_ccfr_killed_in_any_stage_gives_the_same_numbers(trained_ccfr, tmp_path,
     workdir = tmp_path / "run"
     command = [*CCFR, f"--workdir={workdir}"]
     kill_in(stage, [sys.executable, *command], workdir, environment)
-    run(*command, environment=environment, cwd=ROOT)
+    run(*command, environment=environment)
     results = [json.loads((w / "results.json").read_text()) for w in (whole, workdir)]
     assert results[0] == results[1]
     for name in ("pretrain/features", "enhance/features", "enhance/regions", "rerank/predictions"):
