@@ -125,6 +125,12 @@ def test_cam_is_the_weighted_sum_of_the_true_class():
     for number, label in enumerate((2, 5)):
         wanted = sum(features[number, ..., k] * weights[k, label] for k in range(5))
         np.testing.assert_allclose(found[number], wanted, rtol=1e-4, atol=1e-5)
+    narrow = [features.astype(jnp.bfloat16), weights.astype(jnp.bfloat16)]
+    wide = [x.astype(np.float32) for x in narrow]
+    labels = np.array([2, 5])
+    np.testing.assert_allclose(
+        cam.class_activation_map(*narrow, labels), cam.class_activation_map(*wide, labels)
+    )
 
 
 def test_cam_and_scda_find_a_bright_square():
