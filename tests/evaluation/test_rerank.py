@@ -231,3 +231,12 @@ def test_the_first_of_the_best_thresholds_is_taken():
     assert search_thresholds(p, np.array([0, 0]), near, tried) == (tried[0], 1.0)
     chosen, accuracy = search_thresholds(p, np.array([1, 0]), near, tried, alpha=1.0, beta=0.0)
     assert (chosen, accuracy) == (tried[0], 0.5) and type(accuracy) is float
+
+
+def test_many_equal_probabilities_keep_the_order_of_the_classes():
+    """Forty classes of two probabilities; the only neighbour is of none of the first."""
+    p = np.tile([0.04, 0.01], 20)[None]
+    near = Neighbours(np.ones((1, 1), np.float32), np.array([[38]]), np.zeros((1, 1), int))
+    scores = rescore(p, near, top_n=30, top_m=1)
+    first = [38, *range(0, 38, 2), *range(1, 20, 2)]  # the one that is found, then by probability
+    assert order_of(scores)[0, :30].tolist() == first

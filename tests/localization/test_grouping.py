@@ -157,3 +157,19 @@ def test_k_means_starts_ten_times_from_the_seed(monkeypatch):
     grouping.group_channels(centers[:, :2], strengths[:, :2], num_parts=2, compact_share=0.99)
     start = lambda seed: ((2,), {"n_init": 10, "random_state": seed})  # noqa: E731
     assert asked == [start(7), (3, 8), start(0), (2, 2), start(0), (2, 2)]
+
+
+def test_of_channels_that_wander_alike_the_first_take_part():
+    """Twenty dead ones among twenty at rest, of which half of all and two more are asked for."""
+    centers = np.full((3, 40, 2), 0.5)
+    centers[:, 20:, 1] = 0.9
+    strengths = np.tile([1.0, 0.0], (3, 20))
+    found = grouping.group_channels(centers, strengths, num_parts=2, compact_share=0.55)
+    assert np.flatnonzero(found.any(axis=0)).tolist() == [0, 1, 2, 3, *range(4, 40, 2)]
+
+
+def test_a_channel_that_is_alive_once_peaks_there():
+    centers, strengths = channels((0.5, 0.1), (0.5, 0.1), (0.5, 0.8), (0.5, 0.8))
+    strengths[1:, 3] = 0
+    found = grouping.group_channels(centers, strengths, num_parts=2, compact_share=0.99)
+    assert groups(found) == [[0, 1], [2, 3]]

@@ -149,6 +149,15 @@ def test_a_folder_of_another_config_is_refused_by_field(tmp_path):
     assert first.folder == tmp_path / "some" and not first.done
     stored = json.loads((first.folder / "stage.json").read_text())
     assert stored["dtype"] == "float32" and stored["scales"] == [1, 2] and stored["epochs"] == 30
+    assert set(stored) == {
+        "stage", "seed", "backbone", "pretrained", "dtype", "last_stride", "pooling", "dropout",
+        "dataset", "dataset_fingerprint", "held_out", "image_size", "augmentation.crop_scale",
+        "augmentation.flip", "augmentation.color", "revision", "margin", "scales",
+        *flatten(Training()),
+    }  # fmt: skip
+    assert (stored["stage"], stored["dataset"], stored["dataset_fingerprint"]) == (
+        "some", "birds", "abc",
+    )  # fmt: skip
     again = run.stage("some", Training(), margin=0.5, scales=(1, 2))
     assert again.fingerprint == first.fingerprint and run.stages == {"some": again}
     for name, wanted in (("dtype", r"dtype: 'float32' -> 'float32x'"), ("seed", r"seed: 0 -> 1")):
