@@ -30,7 +30,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "allow")
 
 # Every call of these, from tests, doctests and methods alike, is held to its annotations.
-CHECKED = ("fgjax.losses", "fgjax.evaluation", "fgjax.localization")
+CHECKED = ("fgjax.losses", "fgjax.evaluation", "fgjax.localization", "fgjax.training.forward")
 if early := [name for name in CHECKED if name in sys.modules]:
     raise RuntimeError(f"imported before their types can be checked: {', '.join(early)}")
 jaxtyping.install_import_hook(

@@ -23,6 +23,7 @@ from fgjax.data.images import decode
 from fgjax.localization import boxes as boxlib
 
 Example = dict[str, Any]
+Transform = Callable[[int, int], Example]  # of a position and an index
 
 cv2.setNumThreads(0)  # parallelism comes from reading several images at once
 
@@ -132,9 +133,7 @@ def generator(seed: int, *path: int) -> np.random.Generator:
     return np.random.default_rng([seed, *path])
 
 
-def stream(
-    indices: np.ndarray, transform: Callable[[int, int], Example], *, seed: int
-) -> grain.MapDataset:
+def stream(indices: np.ndarray, transform: Transform, *, seed: int) -> grain.MapDataset:
     """An endless, shuffled stream of examples: element k is transform(k, index).
 
     Each pass over the indices has an order of its own.
@@ -209,9 +208,14 @@ def batches(
 
 
 def evaluation_batches(
-    reader: ImageReader, indices: np.ndarray, *, batch_size: int
+    source: ImageReader | Transform, indices: np.ndarray, *, batch_size: int
 ) -> Iterator[tuple[Example, np.ndarray]]:
-    """Every index once, in order, without augmentation; the last batch is padded.
+    """Every index once, in order; the last batch is padded.
+
+    Args:
+      source: a reader, for images without augmentation, or a transform of (position, index).
+      indices: rows of the split.
+      batch_size: of every batch.
 
     Yields:
       The batch and a bool mask [B] of its real rows.
@@ -219,8 +223,8 @@ def evaluation_batches(
     indices = np.asarray(indices)
     padded = -(-len(indices) // batch_size) * batch_size
     filled = np.concatenate([indices, np.full(padded - len(indices), indices[:1])]).astype(int)
-    dataset = grain.MapDataset.source(cast(Sequence[int], filled)).map(
-        functools.partial(_plain, reader)
+    dataset = grain.MapDataset.source(cast(Sequence[int], filled)).map_with_index(
+        functools.partial(_apply, transform_of(source))
     )
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=batch_size)
     rows = np.arange(padded).reshape(-1, batch_size)
@@ -228,13 +232,26 @@ def evaluation_batches(
         yield batch, numbers < len(indices)
 
 
-def _plain(reader: ImageReader, index: int) -> Example:
-    image, _ = reader.read(index)
-    return {
-        "image": image,
-        "label": np.int32(reader.split.labels[index]),
-        "index": np.int32(index),
-    }
+@dataclasses.dataclass(frozen=True)
+class PlainImage:
+    """Transform that reads an image without augmentation, for evaluation."""
+
+    reader: ImageReader
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Image, label and index, whatever the position."""
+        del position
+        image, _ = self.reader.read(index)
+        return {
+            "image": image,
+            "label": np.int32(self.reader.split.labels[index]),
+            "index": np.int32(index),
+        }
+
+
+def transform_of(source: ImageReader | Transform) -> Transform:
+    """A transform as it is; of a reader, that of images without augmentation."""
+    return PlainImage(source) if hasattr(source, "read") else source
 
 
 def split_held_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

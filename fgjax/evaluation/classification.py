@@ -1,62 +1,18 @@
-"""Forward passes over whole splits and classification metrics."""
-
-import functools
-from collections.abc import Callable, Iterator, Mapping
+"""Classification metrics, and the forward passes that they are measured on."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, Float32, Integer, Shaped
+from jaxtyping import Float, Float32, Integer
 
-from fgjax import models
-from fgjax.data.loading import ImageReader, evaluation_batches
-from fgjax.training import compilation, sharding
+from fgjax.data.loading import ImageReader
+from fgjax.training.forward import forward, iterate, logits_of
 
-# A batch by name, and what a network says to it: every array has a row for each example.
-Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
-Outputs = Mapping[str, Shaped[jax.Array, "B ..."]]
-OutputsOf = Callable[..., Outputs]  # of a network, of the class that a method needs, and a batch
-
-
-@functools.cache
-def _forward():
-    def merged(graph, outputs_of: Callable, state, batch):
-        return outputs_of(nnx.merge(graph, state), batch)
-
-    return jax.jit(merged, static_argnums=(0, 1), compiler_options=compilation.options())
-
-
-def forward(model: nnx.Module, outputs_of: OutputsOf, batch: Batch) -> Outputs:
-    """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
-    graph, state = nnx.split(model)
-    if any(len(leaf.devices()) < jax.device_count() for leaf in jax.tree.leaves(state)):
-        state = sharding.replicate(state)  # a model that was just built or read: on one device
-        nnx.update(model, state)
-    return _forward()(graph, outputs_of, state, sharding.shard(batch))
-
-
-def iterate(
-    model: nnx.Module,
-    reader: ImageReader,
-    indices: Integer[np.ndarray, " N"],
-    *,
-    batch_size: int,
-    outputs_of: OutputsOf,
-) -> Iterator[tuple[dict[str, Shaped[np.ndarray, "B ..."]], Integer[np.ndarray, " B"]]]:
-    """Outputs for every index in order: (outputs of the real rows, their indices)."""
-    size = sharding.divisible(batch_size)
-    model.eval()
-    for batch, real in evaluation_batches(reader, indices, batch_size=size):
-        outputs = jax.device_get(forward(model, outputs_of, batch))
-        yield {name: value[real] for name, value in outputs.items()}, batch["index"][real]
-
-
-def logits_of(
-    model: nnx.Module, batch: Mapping[str, Shaped[jax.Array, "B ..."]]
-) -> dict[str, Float[jax.Array, "B K"]]:
-    """The classifier's logits, for `forward` and `iterate`."""
-    return {"logits": model(models.normalize(batch["image"]))["logits"]}
+__all__ = [
+    "classification_metrics", "forward", "iterate", "logits_of", "most_confused", "predict_logits",
+    "softmax",
+]  # fmt: skip
 
 
 def predict_logits(

@@ -100,7 +100,7 @@ def fit(
         "rest": sharding.replicate(nnx.to_pure_dict(rest)),
         "optimizer": sharding.replicate(optimizer.init(nnx.to_pure_dict(trained))),
     }
-    step_function = _make_step(graph, trained, rest, loss, optimizer, trainable, key)
+    step_function = make_step(graph, trained, rest, loss, optimizer, trainable, key)
 
     def current_model() -> nnx.Module:
         merged = structure(*_with_values(trained, rest, state["trained"], state["rest"]))
@@ -159,8 +159,7 @@ def fit(
                 if ends_epoch:
                     means.update(history.summary())
                     done = epoch + 1
-                    look = saving.evaluate_every and done % saving.evaluate_every == 0
-                    if evaluator is not None and (look or step == total):
+                    if evaluator is not None and looks(saving, done, epochs):
                         means.update(evaluator(current_model(), done))
                     writer.write(step, done, means)
                 # Last: a crash before it makes the resumed run write the epoch's metrics again.
@@ -172,6 +171,11 @@ def fit(
     log.debug("%s: the step was compiled %d times", title, compiled)
     checkpoints.load_model(model, _joined(state["trained"], state["rest"]))
     model.eval()
+
+
+def looks(saving: CheckpointConfig, done: int, epochs: int) -> bool:
+    """Whether the evaluator is called after `done` of so many epochs; at the end it always is."""
+    return done == epochs or bool(saving.evaluate_every and done % saving.evaluate_every == 0)
 
 
 def set_mode(model: nnx.Module, trainable: Any) -> None:
@@ -204,7 +208,7 @@ def _joined(one: dict, other: dict) -> dict:
     return result
 
 
-def _make_step(graph, trained, rest, loss: Loss, optimizer, trainable, key):
+def make_step(graph, trained, rest, loss: Loss, optimizer, trainable, key):
     """One jitted update; statistics and the step's number are arguments, so it compiles once."""
 
     def update(trained_values, rest_values, optimizer_state, statistics, batch, step):

@@ -1,14 +1,12 @@
 """What a method gets to work with: config, data, folders of stages, seeds."""
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
 import pathlib
-import shutil
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import grain.python as grain
 import jax
@@ -16,51 +14,19 @@ import numpy as np
 from flax import nnx
 
 from fgjax import models
-from fgjax.config import Config, Training, before, differences, flatten, without_added
+from fgjax.config import Config, Training, before, flatten
 from fgjax.data.datasets import Dataset
-from fgjax.data.loading import split_held_out
+from fgjax.data.loading import ImageReader, Transform, split_held_out
 from fgjax.errors import UserError
-from fgjax.training import checkpoints, optimizer
-from fgjax.training.fit import Loss, dtype_of, epoch_batches, fit
+from fgjax.training import forward, optimizer
+from fgjax.training.fit import Batches, Loss, dtype_of, epoch_batches, fit
+from fgjax.training.stage import Identity, Stage, changed_fields, disk_errors, write_json
+
+__all__ = ["Run", "Stage", "disk_errors", "write_json"]
 
 log = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass
-class Stage:
-    """One stage's folder: checkpoints, artifacts, and `done.json` once it has finished."""
-
-    name: str
-    folder: pathlib.Path
-    fingerprint: str
-
-    @property
-    def done(self) -> bool:
-        """Whether an earlier run finished the stage."""
-        return (self.folder / "done.json").exists()
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """What the finished stage measured."""
-        return json.loads((self.folder / "done.json").read_text())
-
-    def finish(self, metrics: dict[str, Any]) -> None:
-        """Mark the stage as done; its loop's checkpoints are not needed any more."""
-        write_json(self.folder / "done.json", metrics)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-
-    def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Write an artifact `name`.npz whole or not at all."""
-        path = self.folder / f"{name}.npz"
-        with disk_errors(path):
-            temporary = path.with_name(f".{name}.tmp.npz")
-            np.savez(temporary, **cast(dict[str, Any], arrays))
-            temporary.replace(path)
-
-    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
-        """Read an artifact."""
-        with np.load(self.folder / f"{name}.npz") as stored:
-            return dict(stored)
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -121,7 +87,7 @@ class Run:
         for used in range(revision, 0, -1) if self.finished else (revision,):
             identity = self._identity(name, settings, after, {**extra, "revision": used})
             found = self._reused(name, identity, shared=shared) or self._own(name, identity)
-            if found.done and not _changed(found.folder, identity):
+            if found.done and not changed_fields(found.folder, identity):
                 self.stages[name] = found
                 return found
         identity = self._identity(name, settings, after, {**extra, "revision": revision})
@@ -130,7 +96,7 @@ class Run:
 
     def _identity(
         self, name: str, settings: tuple, after: tuple[Stage, ...], extra: dict[str, Any]
-    ) -> "_Identity":
+    ) -> Identity:
         """Everything that a stage's result depends on."""
         config = self.config
         values = {
@@ -156,9 +122,9 @@ class Run:
             values.update(flatten(setting))
             earlier |= before(setting)
         values.update({f"after.{stage.name}": stage.fingerprint for stage in after})
-        return _Identity(json.loads(json.dumps(values, sort_keys=True)), earlier)
+        return Identity(json.loads(json.dumps(values, sort_keys=True)), earlier)
 
-    def _reused(self, name: str, identity: "_Identity", *, shared: bool) -> Stage | None:
+    def _reused(self, name: str, identity: Identity, *, shared: bool) -> Stage | None:
         """The stage of `config.reuse`, where it fits.
 
         Raises:
@@ -166,8 +132,8 @@ class Run:
         """
         if not self.config.reuse:
             return None
-        other = Stage(name, pathlib.Path(self.config.reuse) / name, identity.fingerprint)
-        changed = _changed(other.folder, identity)
+        other = self._at(pathlib.Path(self.config.reuse) / name, name, identity)
+        changed = changed_fields(other.folder, identity)
         if changed and shared:
             raise UserError(
                 f"{other.folder} cannot be reused: it holds a stage of another config "
@@ -182,27 +148,29 @@ class Run:
         log.info("%s: taken from %s", name, other.folder)
         return other
 
-    def _own(self, name: str, identity: "_Identity") -> Stage:
+    def _own(self, name: str, identity: Identity) -> Stage:
         """The stage's folder under the workdir, or in the pool."""
         pooled = f"{name}-{identity.fingerprint}"
         folder = self.workdir / name if self.pool is None else self.pool / pooled
+        return self._at(folder, name, identity)
+
+    def _at(self, folder: pathlib.Path, name: str, identity: Identity) -> Stage:
+        """The stage in a folder, whether or not there is one."""
         return Stage(name, folder, identity.fingerprint)
 
-    def _begin(self, stage: Stage, identity: "_Identity") -> Stage:
+    def _begin(self, stage: Stage, identity: Identity) -> Stage:
         """Make the folder this stage's own.
 
         Raises:
           UserError: it is another's; names the fields.
         """
-        changed = _changed(stage.folder, identity)
+        changed = changed_fields(stage.folder, identity)
         if changed:
             raise UserError(
                 f"{stage.folder} holds a stage of another config ({'; '.join(changed)}): choose "
                 "another --workdir or remove that folder."
             )
-        with disk_errors(stage.folder):
-            stage.folder.mkdir(parents=True, exist_ok=True)
-        write_json(stage.folder / "stage.json", identity.values)
+        stage.begin(identity.values)
         return stage
 
     def train(
@@ -214,6 +182,7 @@ class Run:
         training: Training,
         *,
         name: str = "",
+        step: str = "",
         images_per_example: int = 1,
         title: str = "",
         **options: Any,
@@ -227,6 +196,7 @@ class Run:
           stream: of examples.
           training: epochs, batch size and optimizer.
           name: whose key decides the random numbers; the stage's by default.
+          step: of a stage that trains several times, each in a sub-folder of its own.
           images_per_example: for the rate that is shown.
           title: for the progress bar; the stage's name by default.
           **options: further arguments of `fit`.
@@ -239,18 +209,59 @@ class Run:
             images_per_example=images_per_example,
         )
         steps, epochs = batches.steps_per_epoch, training.epochs
-        fit(
+        path = (name or stage.name, step) if step else (name or stage.name,)
+        self._fit(
             model,
             loss,
             batches,
             optimizer=optimizer.make(training.optimizer, steps_per_epoch=steps, epochs=epochs),
             epochs=epochs,
-            key=self.key(name or stage.name),
-            folder=stage.folder,
+            key=self.key(*path),
+            folder=stage.folder / step,
             saving=self.config.checkpoints,
-            title=title or stage.name,
+            title=title or ": ".join(path),
             **options,
         )
+
+    def _fit(self, model: nnx.Module, loss: Loss, batches: Batches, **options: Any) -> None:
+        """The loop."""
+        fit(model, loss, batches, **options)
+
+    def iterate(
+        self,
+        model: nnx.Module,
+        source: ImageReader | Transform,
+        rows: np.ndarray,
+        *,
+        batch_size: int,
+        outputs_of: forward.OutputsOf,
+    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """`forward.iterate`: a network's outputs, batch by batch, and their rows."""
+        return forward.iterate(model, source, rows, batch_size=batch_size, outputs_of=outputs_of)
+
+    def outputs(
+        self,
+        model: nnx.Module,
+        source: ImageReader | Transform,
+        rows: np.ndarray,
+        *,
+        batch_size: int,
+        outputs_of: forward.OutputsOf = forward.logits_of,
+    ) -> dict[str, np.ndarray]:
+        """The same for all rows at once: {name: [len(rows), …]}; logits by default."""
+        found = self.iterate(model, source, rows, batch_size=batch_size, outputs_of=outputs_of)
+        chunks = [outputs for outputs, _ in found]
+        if len(chunks) == 1:
+            return chunks[0]
+        return {name: np.concatenate([one[name] for one in chunks]) for name in chunks[0]}
+
+    def compute(self, function: Callable[[], T], *, instead: Callable[[], T]) -> T:
+        """`function()`: work on results that means nothing, or takes long, without real ones.
+
+        A dry run has only zeros; it takes `instead()`, which has the same shapes.
+        """
+        del instead
+        return function()
 
     def build_model(self, *, name: str = "model", pretrained: bool = True) -> models.Backbone:
         """The config's backbone with a head for the dataset's classes."""
@@ -272,58 +283,8 @@ class Run:
     def load_model(self, stage: Stage) -> models.Backbone:
         """The backbone as a finished stage left it."""
         model = self.build_model(pretrained=False)
-        checkpoints.restore_model(stage.folder, model)
-        model.eval()
+        stage.restore_model(model)
         return model
-
-
-@dataclasses.dataclass(frozen=True)
-class _Identity:
-    """What decides a stage, and what earlier versions did where they left a value out."""
-
-    values: dict[str, Any]
-    earlier: dict[str, Any]
-
-    @functools.cached_property
-    def essential(self) -> dict[str, Any]:
-        """Without values that say what earlier versions did anyway."""
-        return without_added(self.values, self.earlier)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Differs wherever a result could."""
-        text = json.dumps(self.essential, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _changed(folder: pathlib.Path, identity: _Identity) -> list[str]:
-    """The values in which the stage that a folder holds differs; none where it holds none."""
-    record = folder / "stage.json"
-    if not record.exists():
-        return []
-    stored = json.loads(record.read_text())
-    absent = {k: v for k, v in identity.earlier.items() if k in identity.values}
-    return differences({**absent, **stored}, identity.values)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    with disk_errors(path):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n")
-        temporary.replace(path)
-
-
-@contextlib.contextmanager
-def disk_errors(path: pathlib.Path):
-    """Turn a full or read-only disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{path} could not be written ({error.strerror or error}): free some space or choose "
-            "another --workdir; the same command resumes."
-        ) from error
 
 
 def _number(text: str) -> int:

@@ -32,6 +32,20 @@ def shard(batch: Any) -> Any:
     )
 
 
+def abstract(tree: Any, *, split: bool = False) -> Any:
+    """Shapes and types of what `replicate`, or with `split` what `shard`, makes of arrays."""
+    spec = PartitionSpec("data") if split else PartitionSpec()
+    sharding = NamedSharding(data_mesh(), spec)
+
+    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        dtype = getattr(leaf, "dtype", None) or np.result_type(leaf)
+        if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+        return jax.ShapeDtypeStruct(np.shape(leaf), dtype, sharding=sharding)
+
+    return jax.tree.map(shape_of, tree)
+
+
 def divisible(batch_size: int) -> int:
     """The batch size, rounded up to a multiple of the devices."""
     devices = jax.device_count()

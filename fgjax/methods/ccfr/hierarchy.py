@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
-from fgjax.training.run import Run, Stage, write_json
+from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +34,28 @@ def build_hierarchy(run: Run, classifier: Stage, *, super_classes: int, batch_si
     reader, _ = whole_images(run)
     rows, labels = run.train_indices, run.dataset.train.labels
     model = run.load_model(classifier)
-    found = embeddings_of(model, Embed(), reader, rows, batch_size=batch_size)
-    means = class_means(found, labels[rows], run.dataset.num_classes)
-    count = super_class_count(super_classes, len(means))
-    parents = cluster(means, count, seed=run.seed("hierarchy"))
+    found = embeddings_of(run, model, Embed(), reader, rows, batch_size=batch_size)
+    classes = run.dataset.num_classes
+    count = super_class_count(super_classes, classes)
+
+    def group() -> tuple[np.ndarray, np.ndarray]:
+        means = class_means(found, labels[rows], classes)
+        return means, cluster(means, count, seed=run.seed("hierarchy"))
+
+    means, parents = run.compute(
+        group,
+        instead=lambda: (
+            np.zeros((classes, found.shape[1]), np.float32),
+            (np.arange(classes) % count).astype(np.int32),
+        ),
+    )
     names = [
         [run.dataset.class_names[label] for label in np.flatnonzero(parents == parent)]
         for parent in range(parents.max() + 1)
     ]
     for number, members in enumerate(names):
         log.info("super-class %d: %s", number + 1, ", ".join(members))
-    write_json(stage.folder / "hierarchy.json", names)
+    stage.save_json("hierarchy", names)
     stage.save_arrays("hierarchy", parents=parents, means=means)
     stage.finish({"super_classes": len(names), "largest": max(map(len, names)),
                   "smallest": min(map(len, names))})  # fmt: skip

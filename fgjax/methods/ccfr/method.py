@@ -27,7 +27,6 @@ from fgjax.methods.ccfr.region_features import RerankingPredictor, unit_features
 from fgjax.methods.ccfr.regions import enhance, load_network, nts_of, regions_of, train_navigator
 from fgjax.methods.ccfr.reranking import rerank_stage
 from fgjax.methods.shared.classifier import train_classifier
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 
@@ -110,8 +109,7 @@ def load_final(run: Run) -> tuple[nnx.Module, Stage]:
     if config.regions:
         return load_network(run, config, stages["enhance"]), stages["enhance"]
     model = build_multi_level(run, config, run.build_model(pretrained=False))
-    checkpoints.restore_model(stages["pretrain"].folder, model)
-    model.eval()
+    stages["pretrain"].restore_model(model)
     return model, stages["pretrain"]
 
 

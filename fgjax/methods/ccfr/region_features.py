@@ -12,7 +12,6 @@ from fgjax.losses.common import normalize
 from fgjax.methods.ccfr.reranking import reordered
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.predictor import BatchedPredictor, Prediction
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 
@@ -23,22 +22,14 @@ def all_outputs(model, batch) -> dict[str, jax.Array]:
     return {name: outputs[name] for name in kept if name in outputs}
 
 
-def outputs_on(model, reader, rows: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
-    """`all_outputs` of a split's images."""
-    found = classification.iterate(
-        model, reader, rows, batch_size=batch_size, outputs_of=all_outputs
-    )
-    kept = [outputs for outputs, _ in found]
-    return {name: np.concatenate([one[name] for one in kept]) for name in kept[0]}
-
-
 def finish_with_features(run: Run, stage: Stage, model, batch_size: int) -> None:
     """Save the network, x and the logits of all images, and the regions of the test images."""
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     arrays, metrics, found = {}, {}, {}
     for name, reader in zip(("train", "test"), whole_images(run)):
         split = reader.split
-        found = outputs_on(model, reader, np.arange(len(split)), batch_size)
+        rows = np.arange(len(split))
+        found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=all_outputs)
         arrays |= {name: found["features"], f"{name}_logits": found["logits"]}
     stage.save_arrays("features", **arrays)
     labels = run.dataset.test.labels

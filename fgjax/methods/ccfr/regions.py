@@ -12,10 +12,9 @@ from fgjax.data import loading
 from fgjax.data.sampling import ClassBatches, class_stream
 from fgjax.methods.ccfr.config import Config
 from fgjax.methods.ccfr.global_features import build_multi_level
-from fgjax.methods.ccfr.region_features import finish_with_features, outputs_on
+from fgjax.methods.ccfr.region_features import all_outputs, finish_with_features
 from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
 from fgjax.methods.shared.classifier import evaluator_on, whole_images
-from fgjax.training import checkpoints
 from fgjax.training.fit import dtype_of
 from fgjax.training.run import Run, Stage
 
@@ -43,8 +42,7 @@ def build_network(run: Run, config: Config, backbone: models.Backbone) -> Region
 def load_network(run: Run, config: Config, stage: Stage) -> RegionNetwork:
     """The network as a finished stage left it."""
     model = build_network(run, config, run.build_model(pretrained=False))
-    checkpoints.restore_model(stage.folder, model)
-    model.eval()
+    stage.restore_model(model)
     return model
 
 
@@ -117,7 +115,7 @@ def train_navigator(
     if stage.done:
         return stage
     start = build_multi_level(run, config, run.build_model(pretrained=False))
-    checkpoints.restore_model(pretrained.folder, start)
+    pretrained.restore_model(start)
     model = build_network(run, without_fusion(config), start.backbone)
     train, test = whole_images(run)
     run.train(
@@ -131,9 +129,9 @@ def train_navigator(
             "explore": jnp.asarray(epoch < config.explore_epochs)
         },
     )
-    checkpoints.save_model(stage.folder, model)
-    found = outputs_on(model, test, np.arange(len(run.dataset.test)), training.batch_size)
-    labels = run.dataset.test.labels
+    stage.save_model(model)
+    labels, rows = run.dataset.test.labels, np.arange(len(run.dataset.test))
+    found = run.outputs(model, test, rows, batch_size=training.batch_size, outputs_of=all_outputs)
     stage.save_arrays("regions", boxes=found["boxes"], scores=found["proposed"])
     stage.finish({
         "global_top1": float(np.mean(found["global_logits"].argmax(1) == labels)),

@@ -70,17 +70,23 @@ def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
     if stage.done:
         return stage
     stored = features.load_arrays("features")
-    chosen, held_out = choose(run, settings, stored)
-    labels = run.dataset.test.labels
+    chosen, held_out = run.compute(
+        lambda: choose(run, settings, stored), instead=lambda: (settings.preset, {})
+    )
+    train_labels, labels = run.dataset.train.labels, run.dataset.test.labels
     probabilities = softmax(stored["test_logits"])
-    neighbours = find_neighbours(
-        stored["test"], stored["train"], run.dataset.train.labels, count=chosen.top_m
+    neighbours = run.compute(
+        lambda: find_neighbours(stored["test"], stored["train"], train_labels, count=chosen.top_m),
+        instead=lambda: no_neighbours(len(labels), chosen.top_m),
     )
     scores = rescore(probabilities, neighbours, **chosen._asdict(), **settings.weights)
     before, after = probabilities.argmax(1) == labels, scores.argmax(1) == labels
     classified = classification_metrics(stored["test_logits"], labels)
-    found = retrieval_metrics(
-        stored["test"], labels, database=stored["train"], database_labels=run.dataset.train.labels
+    found = run.compute(
+        lambda: retrieval_metrics(
+            stored["test"], labels, database=stored["train"], database_labels=train_labels
+        ),
+        instead=lambda: {"recall@1": 0.0, "map@r": 0.0},
     )
     metrics = {
         **classification_metrics(scores, labels),
@@ -106,6 +112,12 @@ def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
         metrics["rectified"], metrics["broken"],
     )  # fmt: skip
     return stage
+
+
+def no_neighbours(queries: int, count: int) -> Neighbours:
+    """What a search finds where nothing is alike."""
+    places = np.zeros((queries, count), int)
+    return Neighbours(np.zeros(places.shape, np.float32), labels=places, rows=places)
 
 
 def choose(

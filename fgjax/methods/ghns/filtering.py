@@ -17,7 +17,6 @@ from fgjax.evaluation.classification import classification_metrics
 from fgjax.methods.ghns import hard_negatives
 from fgjax.methods.ghns.hard_negatives import HardNegatives
 from fgjax.models import layers
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -67,10 +66,13 @@ def train_filter(run: Run, training: Training, networks: Stage) -> Stage:
         run.train_indices, CachedFeatures(features, labels), seed=run.seed("filter")
     )
     run.train(stage, model, filter_loss, stream, training)
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     metrics = {}
     if len(held):
-        logits = np.asarray(model(jnp.asarray(features[held].reshape(len(held), -1))))
+        logits = run.compute(
+            lambda: np.asarray(model(jnp.asarray(features[held].reshape(len(held), -1)))),
+            instead=lambda: np.zeros((len(held), run.dataset.num_classes), np.float32),
+        )
         metrics["held_out_top1"] = classification_metrics(logits, labels[held])["top1"]
     stage.finish(metrics)
     return stage
@@ -88,12 +90,15 @@ def make_hard_negatives(
         return stage
     features, labels = networks.load_arrays("features")["train"], run.dataset.train.labels
     model = build_filter(run, features)
-    checkpoints.restore_model(filter_net.folder, model)
+    filter_net.restore_model(model)
     began = time.monotonic()
-    made = hard_negatives.generate(
-        run.key("hard_negatives"), features, labels, run.train_indices,
-        model.kernel[...], model.bias[...],
-        wanted=wanted, threshold=tau, max_attempts=max_attempts,
+    made = run.compute(
+        lambda: hard_negatives.generate(
+            run.key("hard_negatives"), features, labels, run.train_indices,
+            model.kernel[...], model.bias[...],
+            wanted=wanted, threshold=tau, max_attempts=max_attempts,
+        ),
+        instead=lambda: hard_negatives.as_many_as_wanted(labels, features.shape[1], wanted),
     )  # fmt: skip
     seconds = time.monotonic() - began
     kept, each = made.kept, np.bincount(made.kept.label, minlength=run.dataset.num_classes)

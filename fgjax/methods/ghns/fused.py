@@ -1,5 +1,6 @@
 """Stage `fusion`: the classifiers' scores in one (GHNS Eq. 11), and the same for new images."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -59,8 +60,14 @@ def fuse_scores(
             given = np.array(preset)[some]
             weights = given / given.sum() if given.sum() else np.full(len(some), 1 / len(some))
         else:
-            weights, _ = fusion.search_weights(
-                scores[weights_from][some], labels[weights_from], step=step
+            weights, _ = run.compute(
+                functools.partial(
+                    fusion.search_weights,
+                    scores[weights_from][some],
+                    labels[weights_from],
+                    step=step,
+                ),
+                instead=lambda some=some: (np.full(len(some), 1 / len(some)), 0.0),
             )
         fused = fusion.fuse(scores["test"][some], weights)
         metrics[f"{name}_top1"] = float(np.mean(fused.argmax(axis=1) == labels["test"]))

@@ -185,6 +185,22 @@ def generate(
     return Generation(store.recipes(), tried, accepted, examples)
 
 
+def as_many_as_wanted(labels: np.ndarray, parts: int, wanted: int) -> Generation:
+    """What a generator leaves that finds all it looks for, without looking."""
+    classes = np.unique(labels)
+    label = np.repeat(classes, wanted).astype(np.int32)
+    nothing = np.zeros(len(label), np.int32)
+    kept = HardNegatives(
+        rows=np.zeros((len(label), parts), np.int32),
+        reference=nothing,
+        mask=nothing,
+        label=label,
+        probability=np.ones(len(label), np.float32),
+    )
+    counts = np.zeros((len(classes), len(replacement_masks(parts))), int)
+    return Generation(kept, tried=counts, accepted=counts, examples=kept)
+
+
 class _Store:
     """The kept recipes of each class, without doubles."""
 

@@ -14,7 +14,6 @@ from fgjax.data.sampling import ClassBatches, class_stream
 from fgjax.evaluation import classification
 from fgjax.losses.common import normalize
 from fgjax.methods.shared.classifier import evaluator_on
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 
@@ -85,12 +84,12 @@ def train_image_classifier(
         training,
         evaluator=evaluator_on(run, train, size),
     )
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     save_scores(
         run,
         stage,
-        held_out=lambda rows: classification.predict_logits(model, train, rows, batch_size=size),
-        test=lambda rows: classification.predict_logits(model, test, rows, batch_size=size),
+        held_out=lambda rows: run.outputs(model, train, rows, batch_size=size)["logits"],
+        test=lambda rows: run.outputs(model, test, rows, batch_size=size)["logits"],
     )
     return stage
 

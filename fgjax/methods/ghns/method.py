@@ -24,7 +24,6 @@ from fgjax.methods.ghns.parts_classifier import build_parts_classifier, train_pa
 from fgjax.methods.shared.classifier import starting_model, whole_images
 from fgjax.methods.shared.localization import Localizer, crops, localize
 from fgjax.methods.shared.objects import annotated
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 
@@ -142,8 +141,7 @@ def load_predictor(run: Run) -> FusedPredictor:
         )
     stages = train(run, config)
     model = build_parts_classifier(run, config, stages["part_networks"])
-    checkpoints.restore_model(stages["parts_classifier"].folder, model)
-    model.eval()
+    stages["parts_classifier"].restore_model(model)
     return FusedPredictor(
         run,
         Localizer(run, config, stages["classifier"], stages["parts"]),

@@ -1,6 +1,7 @@
 """GHNS section 3.1, stage 1: features of each part (Eq. 2-7)."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,6 @@ from fgjax.methods.ghns.part_sets import PartReader, PartSets
 from fgjax.methods.shared.classifier import starting_model
 from fgjax.methods.shared.localization import crops
 from fgjax.models import layers
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 
@@ -75,18 +75,29 @@ def part_outputs(model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
 
 
 def features_of(
-    model: PartNetworks, reader: PartReader, *, batch_size: int, rows: np.ndarray | None = None
+    run: Run,
+    model: PartNetworks,
+    reader: PartReader,
+    *,
+    batch_size: int,
+    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """`features` [N, P, D] and `logits` [N, P, K] of a split's images; 0 outside `rows`."""
-    rows = np.arange(len(reader.split)) if rows is None else rows
+    count = len(reader.split)
+    rows = np.arange(count) if rows is None else rows
     found: dict[str, np.ndarray] = {}
-    for outputs, here in classification.iterate(
+    for outputs, here in run.iterate(
         model, reader, rows, batch_size=batch_size, outputs_of=part_outputs
     ):
         for name, values in outputs.items():
-            shape = (len(reader.split), *values.shape[1:])
-            found.setdefault(name, np.zeros(shape, np.float32))[here] = values
+            if name not in found:
+                found[name] = np.zeros((count, *values.shape[1:]), np.float32)
+            run.compute(functools.partial(_write, found[name], here, values), instead=lambda: None)
     return found
+
+
+def _write(table: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+    table[rows] = values
 
 
 def mean_logits(logits: np.ndarray) -> np.ndarray:
@@ -184,9 +195,9 @@ def train_part_networks(
         training,
         images_per_example=count,
     )
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     found = {
-        name: features_of(model, reader, batch_size=training.batch_size)
+        name: features_of(run, model, reader, batch_size=training.batch_size)
         for name, reader in (("train", train), ("test", test))
     }
     stage.save_arrays("features", **{name: arrays["features"] for name, arrays in found.items()})
@@ -207,6 +218,5 @@ def load_part_networks(run: Run, config: Config, stage: Stage) -> PartNetworks:
     """The three networks as stage 1 left them."""
     backbones = [run.build_model(pretrained=False) for _ in range(part_count(run, config))]
     model = build_part_networks(run, config, backbones)
-    checkpoints.restore_model(stage.folder, model)
-    model.eval()
+    stage.restore_model(model)
     return model

@@ -12,7 +12,6 @@ from flax import nnx
 from fgjax import losses, models
 from fgjax.data.loading import Example, generator
 from fgjax.data.sampling import class_stream
-from fgjax.evaluation import classification
 from fgjax.losses.common import masked_mean, normalize
 from fgjax.methods.ghns.config import Config
 from fgjax.methods.ghns.filtering import load_kept
@@ -27,7 +26,6 @@ from fgjax.methods.ghns.part_networks import (
 )
 from fgjax.methods.ghns.part_sets import PartReader
 from fgjax.models import layers
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 
@@ -196,7 +194,7 @@ def train_parts_classifier(
     size = training.batch_size
 
     def recompute(model: PartsClassifier, epoch: int, key) -> dict[str, np.ndarray]:
-        current = features_of(model.networks, train, batch_size=size, rows=run.train_indices)
+        current = features_of(run, model.networks, train, batch_size=size, rows=run.train_indices)
         return {"features": current["features"]}
 
     run.train(
@@ -216,13 +214,11 @@ def train_parts_classifier(
         training,
         before_epoch=None if frozen else recompute,
     )
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
 
     def logits(reader: PartReader, rows: np.ndarray) -> np.ndarray:
-        found = classification.iterate(
-            model, reader, rows, batch_size=size, outputs_of=parts_logits
-        )
-        return np.concatenate([outputs["logits"] for outputs, _ in found])
+        found = run.outputs(model, reader, rows, batch_size=size, outputs_of=parts_logits)
+        return found["logits"]
 
     save_scores(run, stage, held_out=lambda rows: logits(train, rows),
                 test=lambda rows: logits(test, rows))  # fmt: skip

@@ -34,7 +34,7 @@ from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
 from fgjax.methods.shared.classifier import train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
 from fgjax.methods.shared.predictor import WholeImagePredictor
-from fgjax.training import checkpoints, sharding
+from fgjax.training import sharding
 from fgjax.training.run import Run, Stage
 
 CENTERED = ("hdcl", "dgcrl")  # class centres that are weights
@@ -212,7 +212,7 @@ def train_embedding(
     size = batch_size(run, config)
     embed = embed_of(config)
     if not config.recognition:
-        first = embeddings_of(model, embed, test, rows, batch_size=size)
+        first = embeddings_of(run, model, embed, test, rows, batch_size=size)
         stage.save_arrays("before", embeddings=first, **_centers(model))
     if config.loss != "scda":
         run.train(
@@ -225,16 +225,18 @@ def train_embedding(
             before_epoch=_before_epoch(run, config, train),
             title=config.loss,
         )
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     labels = run.dataset.test.labels
     if config.recognition:
-        outputs = classification.predict_logits(model, test, rows, batch_size=size)
+        outputs = run.outputs(model, test, rows, batch_size=size)["logits"]
         stage.save_arrays("predictions", logits=outputs, labels=labels)
         metrics = classification.classification_metrics(outputs, labels)
     else:
-        found = embeddings_of(model, embed, test, rows, batch_size=size)
+        found = embeddings_of(run, model, embed, test, rows, batch_size=size)
         stage.save_arrays("after", embeddings=found, labels=labels, **_centers(model))
-        metrics = retrieval_metrics(found, labels)
+        metrics = run.compute(
+            lambda: retrieval_metrics(found, labels), instead=lambda: {"recall@1": 0.0}
+        )
     stage.finish(metrics)
     return stage
 
@@ -264,9 +266,9 @@ def _before_epoch(run: Run, config: Config, reader: Reader):
     size = batch_size(run, config)
 
     def centers(model, epoch: int, key) -> dict[str, Any]:
-        found = embeddings_of(model, Embed(), reader, rows, batch_size=size)
+        found = embeddings_of(run, model, Embed(), reader, rows, batch_size=size)
         sums = np.zeros((run.dataset.num_classes, found.shape[1]), np.float32)
-        np.add.at(sums, labels[rows], found)
+        run.compute(lambda: np.add.at(sums, labels[rows], found), instead=lambda: None)
         counts = np.bincount(labels[rows], minlength=len(sums))[:, None]
         return {"centers": sums / np.maximum(counts, 1)}
 
@@ -289,8 +291,7 @@ def load_network(run: Run) -> EmbeddingNetwork:
     stage = train_embedding(run, config, start(run, config))
     backbone = run.build_model(pretrained=False)
     model = EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(run.key("embedding")))
-    checkpoints.restore_model(stage.folder, model)
-    model.eval()
+    stage.restore_model(model)
     return model
 
 

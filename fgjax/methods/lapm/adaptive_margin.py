@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import grain.python as grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +16,6 @@ from flax import nnx
 
 from fgjax import losses
 from fgjax.data import loading
-from fgjax.evaluation import classification
-from fgjax.training import sharding
 from fgjax.training.logging import read_metrics
 from fgjax.training.run import Run
 
@@ -59,8 +56,7 @@ class MarginEstimator:
     ):
         self._run, self._distances, self._generate = run, distances, generate
         self._pairs, self._samples, self._scope, self._shared = pairs, samples, scope, shared
-        self._batch_size = sharding.divisible(batch_size)
-        self._folder = folder
+        self._batch_size, self._folder = batch_size, folder
 
     def __call__(self, model: nnx.Module, epoch: int, key: jax.Array) -> dict[str, Any]:
         """The margins of an epoch; the samples are drawn from the key alone."""
@@ -91,18 +87,13 @@ class MarginEstimator:
         return np.concatenate(drawn), classes
 
     def _measure(self, model, references: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        make, size = self._generate(seed), self._batch_size
-        padded = np.resize(references, -(-len(references) // size) * size)
-        dataset = grain.MapDataset.source(cast(Sequence[int], padded)).map_with_index(
-            lambda position, index: make(int(position), int(index))
+        return self._run.outputs(
+            model,
+            self._generate(seed),
+            references,
+            batch_size=self._batch_size,
+            outputs_of=self._distances,
         )
-        options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=2 * size)
-        collected = [
-            jax.device_get(classification.forward(model, self._distances, batch))
-            for batch in dataset.batch(size).to_iter_dataset(options)
-        ]
-        joined = {pair: np.concatenate([c[pair] for c in collected]) for pair in self._pairs}
-        return {pair: values[: len(references)] for pair, values in joined.items()}
 
     def _table(self, values: jax.Array, rows: np.ndarray) -> np.ndarray:
         """Values of groups in a table of fixed size (their mean elsewhere), or the only value."""

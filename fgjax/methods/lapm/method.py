@@ -31,7 +31,6 @@ from fgjax.methods.lapm.adaptive_margin import MarginEstimator, fixed_margins
 from fgjax.methods.shared.classifier import evaluator_on
 from fgjax.methods.shared.localization import Localization, Localizer, crops, localize
 from fgjax.methods.shared.predictor import Predictor
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 PAIRS = ("ref_dcdi1", "ref_dcdi2", "dcdi1_dcdi2", "ref_dcdic")
@@ -254,14 +253,14 @@ def train_margin(
         before_epoch=_estimator(run, config, train, stage) if config.lambda_ < 1 else None,
         evaluator=evaluator_on(run, train, size),
     )
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     rows = np.arange(len(run.dataset.test))
-    logits = classification.predict_logits(model, test, rows, batch_size=size)
+    logits = run.outputs(model, test, rows, batch_size=size)["logits"]
     labels = run.dataset.test.labels
     stage.save_arrays("predictions", logits=logits, labels=labels)
     metrics = classification.classification_metrics(logits, labels)
     if len(run.held_out_indices):
-        held = classification.predict_logits(model, train, run.held_out_indices, batch_size=size)
+        held = run.outputs(model, train, run.held_out_indices, batch_size=size)["logits"]
         held_labels = run.dataset.train.labels[run.held_out_indices]
         metrics["held_out_top1"] = classification.classification_metrics(held, held_labels)["top1"]
     steps = max(len(run.train_indices) // training.batch_size, 1) * training.epochs

@@ -11,7 +11,6 @@ from fgjax import models
 from fgjax.config import Training
 from fgjax.data.loading import Reader, training_stream
 from fgjax.evaluation import classification
-from fgjax.training import checkpoints
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def evaluator_on(run: Run, reader: Reader, batch_size: int):
 
     def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
         del epoch
-        logits = classification.predict_logits(model, reader, held_out, batch_size=batch_size)
+        logits = run.outputs(model, reader, held_out, batch_size=batch_size)["logits"]
         metrics = classification.classification_metrics(logits, reader.split.labels[held_out])
         return {f"held_out_{name}": value for name, value in metrics.items()}
 
@@ -57,7 +56,7 @@ def train_classifier(run: Run, training: Training) -> Stage:
     evaluate = evaluator_on(run, train, training.batch_size)
     stream = training_stream(train, run.train_indices, seed=run.seed("classifier"))
     run.train(stage, model, cross_entropy, stream, training, evaluator=evaluate)
-    checkpoints.save_model(stage.folder, model)
+    stage.save_model(model)
     metrics = evaluate(model, training.epochs) if evaluate else {}
     stage.finish(metrics)
     log.info("classifier: held-out top-1 %.3f", metrics.get("held_out_top1", jnp.nan))

@@ -9,9 +9,9 @@ from flax import nnx
 
 from fgjax import models
 from fgjax.data.loading import Reader
-from fgjax.evaluation import classification
 from fgjax.localization.cam import channel_sum
 from fgjax.losses.common import normalize
+from fgjax.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Embed:
 
 
 def embeddings_of(
-    model: nnx.Module, embed: Embed, reader: Reader, rows: np.ndarray, *, batch_size: int
+    run: Run, model: nnx.Module, embed: Embed, reader: Reader, rows: np.ndarray, *, batch_size: int
 ) -> np.ndarray:
     """Embeddings [len(rows), D] of a split's images."""
-    found = classification.iterate(model, reader, rows, batch_size=batch_size, outputs_of=embed)
-    return np.concatenate([outputs["embedding"] for outputs, _ in found])
+    found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=embed)
+    return found["embedding"]

@@ -4,6 +4,7 @@ CAM takes the true class on training images and the predicted one elsewhere (hel
 included, or they would not stand for test images). SCDA needs no class.
 """
 
+import functools
 import logging
 
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ from fgjax import models
 from fgjax.data.datasets import Split
 from fgjax.data.loading import Reader
 from fgjax.errors import UserError
-from fgjax.evaluation import classification
 from fgjax.localization import boxes, cam
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.training.run import Run, Stage
@@ -45,6 +45,7 @@ def box_of(activation: np.ndarray, method: str, threshold: float) -> np.ndarray:
 
 
 def localize(
+    run: Run,
     model: nnx.Module,
     reader: Reader,
     *,
@@ -58,14 +59,27 @@ def localize(
     """
     count = len(reader.split)
     found = {name: np.zeros((count, 4), np.float32) for name in ("cam", "scda")}
-    for outputs, rows in classification.iterate(
+    for outputs, rows in run.iterate(
         model, reader, np.arange(count), batch_size=batch_size, outputs_of=activation_maps
     ):
-        for number, row in enumerate(rows):
-            source = "true" if labelled[row] else "predicted"
-            for method, name in (("cam", source), ("scda", "sum")):
-                found[method][row] = box_of(outputs[name][number], method, thresholds[method])
+        for method, boxes_of in found.items():
+            boxes_of[rows] = run.compute(
+                functools.partial(
+                    _boxes_of, outputs, method, thresholds[method], labelled=labelled[rows]
+                ),
+                instead=lambda: boxes.WHOLE,
+            )
     return found
+
+
+def _boxes_of(
+    outputs: dict[str, np.ndarray], method: str, threshold: float, *, labelled: np.ndarray
+) -> np.ndarray:
+    """Boxes [B, 4] of a batch's maps."""
+    names = {"cam": np.where(labelled, "true", "predicted"), "scda": ["sum"] * len(labelled)}
+    return np.stack([
+        box_of(outputs[name][row], method, threshold) for row, name in enumerate(names[method])
+    ])  # fmt: skip
 
 
 def mean_iou(found: np.ndarray, split: Split) -> float | None:
@@ -112,7 +126,7 @@ def locate_objects(
             if name == "train":
                 labelled[run.train_indices] = True
             found = localize(
-                model, reader, thresholds=thresholds, batch_size=batch_size, labelled=labelled
+                run, model, reader, thresholds=thresholds, batch_size=batch_size, labelled=labelled
             )
             chosen[name] = found[method]
             for other, guess in found.items():

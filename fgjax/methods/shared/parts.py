@@ -23,12 +23,9 @@ from fgjax import losses, models
 from fgjax.config import Optimizer, Training, require
 from fgjax.data.loading import Reader, generator, training_stream
 from fgjax.errors import UserError
-from fgjax.evaluation import classification
 from fgjax.localization import boxes, grouping
 from fgjax.methods.shared.classifier import cross_entropy
 from fgjax.models import layers
-from fgjax.training import checkpoints, optimizer
-from fgjax.training.fit import epoch_batches, fit
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -153,17 +150,12 @@ def _channel_peaks(model: nnx.Module, batch):
 
 
 def part_boxes(
-    model: nnx.Module, reader: Reader, settings: Grouping, *, batch_size: int
+    run: Run, model: nnx.Module, reader: Reader, settings: Grouping, *, batch_size: int
 ) -> np.ndarray:
     """Part boxes [N, P, 4] of all crops of a split, in the crops' coordinates."""
     rows = np.arange(len(reader.split))
-    found = [
-        outputs["centers"]
-        for outputs, _ in classification.iterate(
-            model, reader, rows, batch_size=batch_size, outputs_of=localized
-        )
-    ]
-    return boxes.around(np.concatenate(found), settings.part_size / 2)
+    found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=localized)
+    return boxes.around(found["centers"], settings.part_size / 2)
 
 
 def build_network(run: Run, settings: Grouping, backbone: models.Backbone) -> PartNetwork:
@@ -174,8 +166,7 @@ def build_network(run: Run, settings: Grouping, backbone: models.Backbone) -> Pa
 def load_network(run: Run, settings: Grouping, stage: Stage) -> PartNetwork:
     """The part network as a finished stage left it."""
     model = build_network(run, settings, run.build_model(pretrained=False))
-    checkpoints.restore_model(stage.folder, model)
-    model.eval()
+    stage.restore_model(model)
     return model
 
 
@@ -185,32 +176,15 @@ def train_network(
     """Warm-up, grouping, pre-fit and alternation; each step resumes in a folder of its own."""
     indices = run.train_indices
     training = settings.warmup
-    batches = epoch_batches(
-        training_stream(reader, indices, seed=run.seed("parts")),
-        len(indices),
-        training.batch_size,
-        run.config.data,
-    )
+    stream = training_stream(reader, indices, seed=run.seed("parts"))
 
-    def train(name, model, loss, epochs, optimizer_config, trainable):
-        fit(
-            model,
-            loss,
-            batches,
-            optimizer=optimizer.make(
-                optimizer_config, steps_per_epoch=batches.steps_per_epoch, epochs=epochs
-            ),
-            epochs=epochs,
-            key=run.key("parts", name),
-            folder=stage.folder / name,
-            trainable=trainable,
-            saving=run.config.checkpoints,
-            title=f"parts: {name}",
-        )
+    def train(step, model, loss, epochs, optimizer, trainable):
+        changed = dataclasses.replace(training, epochs=epochs, optimizer=optimizer)
+        run.train(stage, model, loss, stream, changed, step=step, trainable=trainable)
 
     backbone = run.load_model(classifier)
     train("warm-up", backbone, cross_entropy, training.epochs, training.optimizer, nnx.Param)
-    membership = _membership(backbone, reader, indices, settings, training.batch_size)
+    membership = _membership(run, backbone, reader, settings)
     model = build_network(run, settings, backbone)
     for gate, members in zip(model.gates, membership):
         gate.start_at(members)
@@ -233,18 +207,20 @@ def train_network(
     return model
 
 
-def _membership(model, reader, indices, settings: Grouping, batch_size: int) -> np.ndarray:
-    centers, strengths = [], []
-    for outputs, _ in classification.iterate(
-        model, reader, indices, batch_size=batch_size, outputs_of=_channel_peaks
-    ):
-        centers.append(outputs["centers"])
-        strengths.append(outputs["strengths"])
-    return grouping.group_channels(
-        np.concatenate(centers),
-        np.concatenate(strengths),
-        num_parts=settings.num_parts,
-        compact_share=settings.compact_share,
+def _membership(run: Run, model, reader: Reader, settings: Grouping) -> np.ndarray:
+    """The groups [P, C] of a network's channels by where they peak in the training images."""
+    size, parts = settings.warmup.batch_size, settings.num_parts
+    found = run.outputs(
+        model, reader, run.train_indices, batch_size=size, outputs_of=_channel_peaks
+    )
+    return run.compute(
+        lambda: grouping.group_channels(
+            found["centers"],
+            found["strengths"],
+            num_parts=parts,
+            compact_share=settings.compact_share,
+        ),
+        instead=lambda: np.zeros((parts, found["strengths"].shape[1]), bool),
     )
 
 
@@ -330,10 +306,10 @@ def locate_parts(
         found = {name: grid_boxes(len(split), settings) for name, split in splits.items()}
     else:
         model = train_network(run, settings, classifier, readers["train"], stage)
-        checkpoints.save_model(stage.folder, model)
+        stage.save_model(model)
         size = settings.warmup.batch_size
         found = {
-            name: part_boxes(model, reader, settings, batch_size=size)
+            name: part_boxes(run, model, reader, settings, batch_size=size)
             for name, reader in readers.items()
         }
     metrics = {}
