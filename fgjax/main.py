@@ -54,6 +54,16 @@ def claim(workdir: pathlib.Path, config: Config, *, record: bool = True) -> None
             f"the workdir {workdir} cannot be written ({error.strerror or error}): "
             "choose another with --workdir."
         ) from error
+    if not check_owner(workdir, config) and record:
+        write_json(workdir / "config.json", json.loads(json.dumps(identity(config))))
+
+
+def check_owner(workdir: pathlib.Path, config: Config) -> bool:
+    """Whether a workdir is this config's own already; nothing is written.
+
+    Raises:
+      UserError: it holds another config; names the fields.
+    """
     path = workdir / "config.json"
     wanted = json.loads(json.dumps(identity(config)))
     if path.exists():
@@ -65,8 +75,7 @@ def claim(workdir: pathlib.Path, config: Config, *, record: bool = True) -> None
                 f"the workdir {workdir} holds a run of another config ({'; '.join(changed)}): "
                 "choose another --workdir, or remove it to start over."
             )
-    elif record:
-        write_json(path, wanted)
+    return path.exists()
 
 
 def fetch(config: Config) -> Dataset:

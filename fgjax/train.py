@@ -10,7 +10,7 @@ method stand at the top of its folder in fgjax/methods.
 
 import pathlib
 
-from fgjax import command_line, main
+from fgjax import command_line, dry_run, main
 from fgjax.errors import UserError
 
 
@@ -18,13 +18,34 @@ def command(arguments: list[str] | None = None) -> None:
     """`fgjax train`."""
     parser = command_line.parser_of("train", __doc__)
     command_line.add_config_options(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: say what each stage would cost; needs neither data nor weights",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="with --dry-run, for so many devices; simulated where there are fewer",
+    )
     options, config = command_line.parse(parser, arguments)
     if config is None:
         raise UserError(
             "name a config: fgjax train --config=aircraft:demo; `fgjax configs` lists them."
         )
     workdir = pathlib.Path(options.workdir or main.default_workdir(config))
+    if options.devices is not None and not (options.dry_run and options.devices > 0):
+        raise UserError(
+            f"--devices={options.devices} goes with --dry-run and a number from 1 on; training "
+            "takes the devices that there are."
+        )
     main.setup()
+    if options.dry_run:
+        if options.devices:
+            dry_run.simulate_devices(options.devices)
+        print(dry_run.text(dry_run.plan(config, workdir)))
+        return
     results = main.run(config, workdir)
     scores = {k: v for k, v in results["metrics"].items() if isinstance(v, float)}
     print("  ".join(f"{name} {value:.4f}" for name, value in scores.items()))

@@ -251,7 +251,9 @@ class PlainImage:
 
 def transform_of(source: ImageReader | Transform) -> Transform:
     """A transform as it is; of a reader, that of images without augmentation."""
-    return PlainImage(source) if hasattr(source, "read") else source
+    if hasattr(source, "read"):
+        return PlainImage(cast(ImageReader, source))
+    return cast(Transform, source)
 
 
 def split_held_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.ndarray, np.ndarray]:

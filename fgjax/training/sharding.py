@@ -39,8 +39,7 @@ def abstract(tree: Any, *, split: bool = False) -> Any:
 
     def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
         dtype = getattr(leaf, "dtype", None) or np.result_type(leaf)
-        if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-            dtype = jax.dtypes.canonicalize_dtype(dtype)
+        dtype = jax.dtypes.canonicalize_dtype(dtype)
         return jax.ShapeDtypeStruct(np.shape(leaf), dtype, sharding=sharding)
 
     return jax.tree.map(shape_of, tree)

@@ -12,7 +12,7 @@ from fgjax.errors import UserError
 
 __all__ = ["Dataset", "Split", "builder_of", "data_root", "load_dataset", "of_config"]
 
-_HELPERS = {"archives", "base", "folder", "splits"}
+_HELPERS = {"archives", "assumed", "base", "folder", "splits"}
 
 
 def names() -> list[str]:

@@ -55,6 +55,10 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
         super().__init__(**options)
         self._home = pathlib.Path(self.data_path)  # data_path itself changes while preparing
 
+    def expected_counts(self) -> Counts | None:
+        """How many images and classes there will be, as far as that is known beforehand."""
+        return self.official_counts
+
     def class_names(self) -> Sequence[str]:
         """Class names in label order."""
         raise NotImplementedError(type(self))

@@ -38,6 +38,11 @@ class SyntheticAircraft(base.FineGrainedBuilder):
         """Such as `F0-base`."""
         return synthetic.class_names(self.builder_config.variants)
 
+    def expected_counts(self):
+        """As many as are drawn."""
+        names, each = self.class_names(), self.builder_config.images_per_class
+        return base.Counts(len(names) * each, len(names) * each, len(names))
+
     def layout(self):
         """There are no files: images are drawn."""
         return None

@@ -6,8 +6,8 @@ and N generated negatives.
 
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
