@@ -28,7 +28,7 @@ def modules():
     for name in CHECKED:
         package = importlib.import_module(name)
         yield package
-        for found in pkgutil.iter_modules(package.__path__, f"{name}."):
+        for found in pkgutil.iter_modules(getattr(package, "__path__", []), f"{name}."):
             yield importlib.import_module(found.name)
 
 
