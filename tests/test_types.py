@@ -25,11 +25,13 @@ UNSAID = (inspect.Parameter.empty, typing.Any, object, jax.Array, np.ndarray)
 
 
 def modules():
+    """Of the three packages; the forward passes beside them know no shapes but the network's."""
     for name in CHECKED:
         package = importlib.import_module(name)
-        yield package
-        for found in pkgutil.iter_modules(getattr(package, "__path__", []), f"{name}."):
-            yield importlib.import_module(found.name)
+        if hasattr(package, "__path__"):
+            yield package
+            for found in pkgutil.iter_modules(package.__path__, f"{name}."):
+                yield importlib.import_module(found.name)
 
 
 def public(kind):
