@@ -312,7 +312,9 @@ class AbstractStep:
     def compile(self) -> tuple[jax.stages.Lowered, jax.stages.Compiled]:
         """The step as `fit` compiles it, on a CPU without the optimizations of machine code."""
         lowered = self._step.lower(*self.given.values(), 0)
-        quick = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}
+        quick: dict[str, str | bool] = {}
+        if jax.default_backend() == "cpu":
+            quick = {"xla_backend_optimization_level": "0"}
         return lowered, lowered.compile(compiler_options=quick)
 
     def analyse(self) -> tuple[Memory | None, float]:
