@@ -1,10 +1,5 @@
 """The doctor: each finding, what it says to do, and when its exit code is 0."""
 
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -12,10 +7,9 @@ from safetensors.numpy import save_file
 from fgjax import doctor
 from fgjax.config import Config, Data
 from fgjax.doctor import NOTE, OK, PROBLEM
-from tests import fake_archives
+from fgjax.errors import UserError
+from tests import fake_archives, finished
 from tests.data.test_folder import fill, picture
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def levels(found):
@@ -128,30 +122,34 @@ def test_impossible_settings(tiny_config):
     assert "lambda_ is 2.0" in doctor.settings(tiny_config)[0].remedy
 
 
+def test_the_command_on_a_fit_machine(tmp_path, data_dir):
+    """In a process of its own: JAX and the devices are as people have them."""
+    environment = finished.environment(data_dir, tmp_path, HF_HUB_OFFLINE="1")
+    said = finished.run("-m", "fgjax.doctor", environment=environment).stdout
+    assert "This machine is fit. Begin with" in said
+    for title in ("CUB-200-2011", "Stanford Cars", "FGVC-Aircraft", "DeepFashion",
+                  "Stanford Dogs", "Oxford Flowers", "Oxford-IIIT Pets",
+                  "images of your own"):  # fmt: skip
+        assert title in said
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("words", "code", "says"),
     [
-        ([], 0, "This machine is fit. Begin with"),
-        (["--config=configs/aircraft.py:demo", "--config.data.dataset=synthetic_aircraft/4"], 0,
+        (["--config=aircraft:demo", "--config.data.dataset=synthetic_aircraft/4"], 0,
          "Training would start"),
-        (["--config=configs/aircraft.py:demo", "--config.seed=x"], 2, ""),
-        (["--config=configs/cars.py", "--config.pretrained="], 1, "1 problem: training would not"),
+        (["--config=cars", "--config.pretrained="], 1, "1 problem: training would not start"),
     ],
 )  # fmt: skip
-def test_the_command_and_its_exit_code(tmp_path, data_dir, arguments, code, says):
-    environment = {
-        **os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
-        "FGJAX_DATA": str(tmp_path / "data") if code == 1 else data_dir,
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "fgjax.doctor", *arguments], cwd=ROOT, env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    assert says in done.stdout
-    assert "Traceback" not in done.stderr
-    if not arguments:
-        for title in ("CUB-200-2011", "Stanford Cars", "FGVC-Aircraft", "DeepFashion",
-                      "Stanford Dogs", "Oxford Flowers", "Oxford-IIIT Pets",
-                      "images of your own"):  # fmt: skip
-            assert title in done.stdout
+def test_what_is_found_decides_the_exit_code(
+    command, capsys, monkeypatch, tmp_path, data_dir, words, code, says
+):
+    monkeypatch.setenv("FGJAX_DATA", data_dir if code == 0 else str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert command("doctor", *words) == code
+    assert says in capsys.readouterr().out
+
+
+def test_words_that_the_doctor_does_not_know(command):
+    with pytest.raises(UserError, match="seed"):
+        command("doctor", "--config=aircraft:demo", "--config.seed=x")

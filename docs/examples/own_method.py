@@ -42,12 +42,12 @@ def train_means(run: Run, config: Config) -> Stage:
     model = run.load_model(classifier)
     train, test = whole_images(run)
     size = config.classifier.batch_size
-    found = embeddings_of(model, Embed(), train, run.train_indices, batch_size=size)
+    found = embeddings_of(run, model, Embed(), train, run.train_indices, batch_size=size)
     labels = run.dataset.train.labels[run.train_indices]
     means = np.stack([found[labels == k].mean(axis=0) for k in range(run.dataset.num_classes)])
     stage.save_arrays("means", means=means)
     rows = np.arange(len(run.dataset.test))
-    queries = embeddings_of(model, Embed(), test, rows, batch_size=size)
+    queries = embeddings_of(run, model, Embed(), test, rows, batch_size=size)
     logits = logits_of(queries, means, config.temperature)
     stage.finish(classification.classification_metrics(logits, run.dataset.test.labels))
     return stage

@@ -170,4 +170,4 @@ def test_probabilities_are_those_of_float32_rows():
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     np.testing.assert_allclose(found, raised / raised.sum(axis=-1, keepdims=True), rtol=1e-6)
     assert isinstance(found, np.ndarray) and found.dtype == np.float32
-    assert classification.softmax(np.zeros(2)).tolist() == [0.5, 0.5]
+    assert classification.softmax(np.zeros(2, np.float16)).tolist() == [0.5, 0.5]
