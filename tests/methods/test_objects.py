@@ -27,8 +27,8 @@ def located(tiny_config, tiny_dataset, tmp_path, monkeypatch):
         for rows in np.array_split(indices, 5):
             yield {name: np.stack([m] * len(rows)) for name, m in maps.items()}, rows
 
-    monkeypatch.setattr(objects.classification, "iterate", iterate)
     run = Run(tiny_config, tiny_dataset, tmp_path)
+    monkeypatch.setattr(run, "iterate", iterate)
     monkeypatch.setattr(run, "load_model", lambda stage: None)
 
     def locate(method):
