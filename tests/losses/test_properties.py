@@ -1,7 +1,5 @@
 """What must hold for all losses: safe, wide, permutable, the same on any devices."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,15 +18,8 @@ in_batch = pytest.mark.parametrize("case", IN_BATCH, ids=lambda case: case.name)
 tuples = pytest.mark.parametrize("case", TUPLES, ids=lambda case: case.name)
 
 
-@functools.cache
-def compiled(name):
-    """One program: operation by operation, each would be compiled by itself."""
-    case = next(case for case in ALL if case.name == name)
-    return jax.jit(jax.value_and_grad(case.total, argnums=tuple(range(len(case.floats)))))
-
-
 def value_and_gradient(case, floats):
-    return compiled(case.name)(*floats)
+    return jax.value_and_grad(case.total, argnums=tuple(range(len(floats))))(*floats)
 
 
 @every

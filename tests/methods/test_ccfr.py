@@ -57,13 +57,8 @@ def entropy(logits, labels):
 def test_the_objective_by_loops(network, enhanced, ranked):
     given = batch()
     loss = ccfr.RegionLoss(enhanced=enhanced, ranked=ranked, mu=0.5, margin=0.3)
-    graph, state = nnx.split(network)
-    value, outputs = jax.jit(  # operation by operation, each would be compiled by itself
-        lambda state: (
-            loss(nnx.merge(graph, state), given, {}, None)[0],
-            nnx.merge(graph, state)(models.normalize(given["image"]), ranked=ranked),
-        )
-    )(state)
+    value, _ = loss(network, given, {}, None)
+    outputs = network(models.normalize(given["image"]), ranked=ranked)
     labels = given["label"]
     wanted = entropy(outputs["global_logits"], labels).mean()
     if ranked:
