@@ -39,8 +39,8 @@ def build(backbone, classes=100):
 def fused(system, whole, crops, parts):
     original, object_, of_parts = system
     logits = (
-        original(models.normalize(whole))["logits"],
-        object_(models.normalize(crops))["logits"],
+        original(whole)["logits"],
+        object_(crops)["logits"],
         of_parts.head(of_parts.features({"image": parts})),
     )
     return sum(w * jax.nn.softmax(o) for w, o in zip(WEIGHTS, logits))
@@ -48,11 +48,11 @@ def fused(system, whole, crops, parts):
 
 def located(finders, whole, crops, parts):
     classifier, localizer = finders
-    outputs = classifier(models.normalize(whole))
+    outputs = classifier(whole)
     label = jnp.argmax(outputs["logits"], axis=-1)
     features = models.last_map(outputs)
     activation = cam.class_activation_map(features, classifier.fc.kernel[...], label)
-    return activation, localizer(models.normalize(crops))["centers"]
+    return activation, localizer(crops)["centers"]
 
 
 def milliseconds(function, model, batch, turns):

@@ -72,8 +72,8 @@ def measure(name: str, size: int, crop: int, batch: int, width: int, turns: int)
         return loss(model, given, {}, jax.random.key(0))[0]
 
     def extractor(model, given):
-        logits = model.backbone(models.normalize(given["image"]))["logits"]
-        pooled = model.backbone(models.normalize(given["crops"]))["pooled"]
+        logits = model.backbone(given["image"])["logits"]
+        pooled = model.backbone(given["crops"])["pooled"]
         parts = entropy(model.part_fc(pooled), jnp.repeat(given["label"], 6))
         return jnp.mean(entropy(logits, given["label"])) + jnp.mean(parts)
 
@@ -87,11 +87,11 @@ def measure(name: str, size: int, crop: int, batch: int, width: int, turns: int)
     first, second = 1e3 * np.median(times, axis=0)
     print(f"| {name}, {size} px, batch {batch} | {first:.0f} | {second:.0f} | {share:.1f} % |")
     network.eval()
-    maps = jax.jit(lambda x: models.last_map(network.backbone(x)))(models.normalize(images))
+    maps = jax.jit(lambda x: models.last_map(network.backbone(x)))(images)
     scores = network.pyramid(maps)
     chosen = regions.select(scores, each=3)
     boxes = jnp.asarray(regions.boxes)[chosen]
-    floats = models.normalize(images)
+    floats = images.astype(jnp.float32)
     x = jax.random.normal(jax.random.key(0), (batch, 3 * backbone.channels))
     parts = {
         "pyramid": (jax.jit(network.pyramid), maps),

@@ -38,7 +38,7 @@ def ours(name, size, batch, half):
     from fgjax.training import compilation, optimizer
 
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.normal(size=(batch, size, size, 3)), jnp.float32)
+    images = jnp.asarray(rng.integers(0, 256, (batch, size, size, 3)), jnp.uint8)
     labels = jnp.asarray(rng.integers(0, 1000, batch))
     model = models.build(
         name, num_classes=1000, rngs=nnx.Rngs(0), dtype=jnp.bfloat16 if half else jnp.float32,

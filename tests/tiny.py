@@ -23,8 +23,8 @@ class Net(Backbone):
         self.norms = nnx.List([layers.BatchNorm(width) for width in widths])
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Normalised images [B, H, W, 3] to maps by name, `pooled` and `logits`."""
-        x, outputs = images, {}
+        """Pixels [B, H, W, 3] to maps by name, `pooled` and `logits`."""
+        x, outputs = self.normalize(images), {}
         convolutions = (self.conv1, self.conv2, self.conv3)
         for number, (conv, norm) in enumerate(zip(convolutions, self.norms), 1):
             x = jax.nn.relu(norm(conv(x)))

@@ -24,8 +24,8 @@ class PatchNet(Backbone):
         self.norms = nnx.List([layers.BatchNorm(width) for width in widths])
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """Normalised images [B, H, W, 3] to maps by name, `pooled` and `logits`."""
-        x, outputs = self.patches(images), {}
+        """Pixels [B, H, W, 3] to maps by name, `pooled` and `logits`."""
+        x, outputs = self.patches(self.normalize(images)), {}
         for number, (conv, norm) in enumerate(zip(self.convolutions, self.norms), 1):
             x = jax.nn.relu(norm(conv(x)))
             outputs[f"stage{number}"] = x

@@ -33,7 +33,7 @@ class FocalLoss:
 
     def __call__(self, model, batch, statistics, key):
         """The mean over the batch, and numbers to be logged."""
-        logits = model(models.normalize(batch["image"]), key=key)["logits"]
+        logits = model(batch["image"], key=key)["logits"]
         loss = jnp.mean(focal_loss(logits, batch["label"], gamma=self.gamma))
         return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
 

@@ -14,8 +14,8 @@ from fgjax.models.backbone import HEADS, POOLINGS, Backbone, Options, pool
 from fgjax.models.pretrained import load_pretrained, resolve
 
 __all__ = [
-    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "load_pretrained", "normalize",
-    "pool", "resolve",
+    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "load_pretrained", "pool",
+    "resolve",
 ]  # fmt: skip
 
 _VGGS = {
@@ -24,10 +24,6 @@ _VGGS = {
     for suffix in ("", "_bn")
 }
 NAMES = (*resnet.ARCHITECTURES, *_VGGS, *densenet.ARCHITECTURES, "inception_v3")
-
-# ImageNet's channel statistics, for images in [0, 255].
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
 
 
 def build(
@@ -54,8 +50,8 @@ def build(
       head: "linear", or "original" for VGG's hidden layers of 4096 as in torchvision.
 
     Returns:
-      A module that maps normalised images [B, H, W, 3] to its feature maps by name, "pooled" [B, D]
-      and "logits" [B, num_classes]; `module.features` is D.
+      A module that maps pixels [B, H, W, 3] in [0, 255] to its feature maps by name, "pooled"
+      [B, D] and "logits" [B, num_classes]; `module.features` is D.
 
     Raises:
       UserError: the name or an option is unknown.
@@ -92,9 +88,3 @@ def _own(name: str) -> Callable[..., Backbone]:
 def last_map(outputs: dict[str, jax.Array]) -> jax.Array:
     """The deepest feature map of a backbone's outputs, [B, H, W, C]."""
     return outputs[max(name for name in outputs if name.startswith("stage"))]
-
-
-def normalize(images: jax.Array) -> jax.Array:
-    """uint8 images to floats with ImageNet's channel mean 0 and standard deviation 1."""
-    mean, std = jnp.array(_MEAN, jnp.float32), jnp.array(_STD, jnp.float32)
-    return (images.astype(jnp.float32) - mean) / std

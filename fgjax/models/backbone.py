@@ -1,6 +1,7 @@
 """What all families share: the options of a network, its pooling and its classifier."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ from jax.typing import DTypeLike
 
 from fgjax.errors import UserError
 from fgjax.models import convolution, layers
+
+# Channel mean and standard deviation of ImageNet's training images, in [0, 255].
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
 POOLINGS = ("average", "max", "max_average")
 HEADS = ("linear", "original")
@@ -51,13 +55,19 @@ class Options:
 
 
 class Backbone(nnx.Module):
-    """Base of the families; subclasses make the maps and end with `classify`.
+    """Base of the families; subclasses begin with `normalize`, make the maps, end with `classify`.
+
+    A network is called with pixels in [0, 255], uint8 or float: how they are scaled belongs to the
+    weights, so nobody else needs to know.
 
     Attributes:
+      pixels: mean and standard deviation by which `normalize` scales each channel.
       channels: C of the last map.
       features: D of `pooled`.
       fc: the classifier, [D, num_classes] but for VGG's original head.
     """
+
+    pixels: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = IMAGENET
 
     def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
         self.channels = channels
@@ -66,6 +76,12 @@ class Backbone(nnx.Module):
         self.pooling = options.pooling
         self.dropout = layers.Dropout(options.dropout)
         self.fc = layers.Linear(self.features, options.num_classes, rngs=rngs)
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Pixels [B, H, W, 3] in [0, 255] as the network's weights want them, float32 or wider."""
+        wide = layers.widened(images)
+        mean, deviation = (jnp.array(value, wide.dtype) for value in self.pixels)
+        return (wide - mean) / deviation
 
     def classify(self, outputs: dict[str, jax.Array], key: jax.Array | None) -> dict:
         """The maps with `pooled` and `logits` of the last of them."""

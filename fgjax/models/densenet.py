@@ -1,6 +1,6 @@
 """DenseNet-161 (Huang et al. 2017) with torchvision's constants.
 
-Called on normalised NHWC floats, it returns `{"stem", "stage1" … "stage4", "pooled", "logits"}`:
+Called on NHWC pixels in [0, 255], it returns `{"stem", "stage1" … "stage4", "pooled", "logits"}`:
 the output of each dense block, the last one after the final norm and ReLU.
 """
 
@@ -83,7 +83,7 @@ class DenseNet(Backbone):
         self.fc.bias[...] = jnp.zeros_like(self.fc.bias[...])
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        x = jax.nn.relu(self.norm0(self.conv0(images)))
+        x = jax.nn.relu(self.norm0(self.conv0(self.normalize(images))))
         x = layers.max_pool(x, 3, stride=2, padding=1)
         outputs = {"stem": x}
         for number, block in enumerate(self.blocks, 1):

@@ -1,11 +1,11 @@
 """Inception-v3 (Szegedy et al. 2016) with torchvision's constants, without the auxiliary head.
 
-Called on normalised NHWC floats of at least 75 px, it returns
+Called on NHWC pixels in [0, 255] of at least 75 px, it returns
 `{"stem", "stage1", "stage2", "stage3", "pooled", "logits"}`: the maps of stride 8 (Mixed_5d), 16
 (Mixed_6e) and 32 (Mixed_7c). Its own size is 299 px. Submodules have torchvision's names.
 
-The published weights were trained on images scaled to [−1, 1]; the input, normalised by ImageNet's
-statistics as for every family, is brought there first (torchvision's `transform_input`).
+The published weights were trained on images scaled to [−1, 1] (torchvision's `transform_input`),
+not by ImageNet's statistics as those of the other families.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ from flax import nnx
 from fgjax.models import layers
 from fgjax.models.backbone import Backbone, Options
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, images in [0, 1]
 _truncated = nnx.initializers.truncated_normal(0.1, lower=-20, upper=20)  # ±2, as torchvision's
 
 
@@ -173,9 +172,8 @@ class Inception(Backbone):
             features = block.out_features
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        mean, std = jnp.array(_MEAN, images.dtype), jnp.array(_STD, images.dtype)
-        x = images * (std / 0.5) + (mean - 0.5) / 0.5
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        x = self.Conv2d_1a_3x3(self.normalize(images))
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(x))
         x = layers.max_pool(x, 3, stride=2)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
         outputs = {"stem": layers.max_pool(x, 3, stride=2)}

@@ -1,6 +1,6 @@
 """ResNet-18, -34, -50, -101 (He et al. 2016) with torchvision's constants, and a small one.
 
-Called on normalised NHWC floats, a network returns its feature maps by name, shallow to deep, the
+Called on NHWC pixels in [0, 255], a network returns its feature maps by name, shallow to deep, the
 pooled feature and the logits:
 `{"stem", "stage1", "stage2", "stage3", "stage4", "pooled", "logits"}`.
 """
@@ -109,7 +109,7 @@ class ResNet(Backbone):
         self.stages = nnx.List(stages)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        x = jax.nn.relu(self.bn1(self.conv1(images)))
+        x = jax.nn.relu(self.bn1(self.conv1(self.normalize(images))))
         if self.stem_pool:
             x = layers.max_pool(x, 3, stride=2, padding=1)
         outputs = {"stem": x}

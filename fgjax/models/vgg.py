@@ -1,6 +1,6 @@
 """VGG-16 and -19 (Simonyan and Zisserman 2015), plain and with batch norm, torchvision's constants.
 
-Called on normalised NHWC floats, a network returns `{"stage1" … "stage5", "pooled", "logits"}`; a
+Called on NHWC pixels in [0, 255], a network returns `{"stage1" … "stage5", "pooled", "logits"}`; a
 stage ends with its 2×2 pooling. With `last_stride=1` the last pooling is left out and `stage5` is
 relu5_3 or relu5_4, which MA-CNN and CAM take their maps from.
 """
@@ -56,7 +56,7 @@ class VGG(Backbone):
             self.fc = layers.Linear(HIDDEN, options.num_classes, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        x, outputs = images, {}
+        x, outputs = self.normalize(images), {}
         for number, blocks in enumerate(self.stages, 1):
             x = layers.sequential(blocks, x)
             if number < len(self.stages) or self.pool_last:

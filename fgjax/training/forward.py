@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Integer, Shaped
 
-from fgjax import models
 from fgjax.data.loading import ImageReader, Transform, evaluation_batches
 from fgjax.training import compilation, sharding
 
@@ -65,4 +64,4 @@ def logits_of(
     model: nnx.Module, batch: Mapping[str, Shaped[jax.Array, "B ..."]]
 ) -> dict[str, Float[jax.Array, "B K"]]:
     """The classifier's logits, for `forward` and `iterate`."""
-    return {"logits": model(models.normalize(batch["image"]))["logits"]}
+    return {"logits": model(batch["image"])["logits"]}

@@ -58,7 +58,7 @@ def test_the_objective_by_loops(network, enhanced, ranked):
     given = batch()
     loss = ccfr.RegionLoss(enhanced=enhanced, ranked=ranked, mu=0.5, margin=0.3)
     value, _ = loss(network, given, {}, None)
-    outputs = network(models.normalize(given["image"]), ranked=ranked)
+    outputs = network(given["image"], ranked=ranked)
     labels = given["label"]
     wanted = entropy(outputs["global_logits"], labels).mean()
     if ranked:
@@ -104,7 +104,7 @@ def gradient_of(network, part):
     @jax.grad
     def objective(params):
         model = nnx.merge(graph, params, rest, copy=True)
-        outputs = model(models.normalize(given["image"]), ranked=True)
+        outputs = model(given["image"], ranked=True)
         parts = optax.softmax_cross_entropy_with_integer_labels(
             outputs["part_logits"], given["label"][:, None]
         )
@@ -150,7 +150,7 @@ def test_multi_level_loss_or_cross_entropy():
     model = ccfr.MultiLevelNetwork(backbone, 2, rngs=nnx.Rngs(1))
     model.eval()
     given, parents = batch(), (0, 1, 1)
-    outputs = model(models.normalize(given["image"]))
+    outputs = model(given["image"])
     labels = given["label"]
     plain, _ = ccfr.GlobalLoss((), 1.0)(model, given, {}, None)
     assert float(plain) == pytest.approx(entropy(outputs["logits"], labels).mean(), rel=1e-3)

@@ -97,7 +97,7 @@ def test_the_objective_is_eq_11():
     model.eval()
     given = batch()
     value, metrics = loss_of(config)(model, given, {"warm": jnp.asarray(False)}, None)
-    logits = np.asarray(model.head(model(models.normalize(given["image"]))["pooled"]), np.float64)
+    logits = np.asarray(model.head(model(given["image"])["pooled"]), np.float64)
     top = np.sort(logits, axis=1)[:, -2:]
     own = logits[np.arange(6), given["label"]]
     hard = np.logaddexp(top[:, 0], top[:, 1]) - own

@@ -24,6 +24,7 @@ import safetensors.numpy
 from flax import nnx
 
 from fgjax import models
+from fgjax.models.backbone import IMAGENET
 
 PATH = pathlib.Path(__file__).with_name("golden.json.gz")
 NAMES = tuple(name for name in models.NAMES if name != "resnet_small")
@@ -83,7 +84,9 @@ def load(name, path, dtype=jnp.float32):
 def ours(name, path, dtype=jnp.float32):
     """Arrays by name: maps and logits of evaluation and training, statistics after, gradients."""
     images, labels = batch(name)
-    images, model = jnp.asarray(images, dtype), load(name, path, dtype)
+    model = load(name, path, dtype)
+    mean, deviation = IMAGENET  # torchvision is given what is left after scaling by them
+    images = jnp.asarray(images, dtype) * jnp.array(deviation, dtype) + jnp.array(mean, dtype)
     model.eval()
     graph, *state = nnx.split(model, nnx.Param, ...)
     params, rest = jax.tree.map(lambda x: x.astype(dtype), state)

@@ -42,7 +42,7 @@ class GlobalLoss:
     def __call__(self, model: MultiLevelNetwork, batch, statistics, key):
         """The loss of a batch of single images."""
         del statistics
-        outputs, labels = model(models.normalize(batch["image"]), key=key), batch["label"]
+        outputs, labels = model(batch["image"], key=key), batch["label"]
         logits = outputs["logits"]
         metrics = {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels)}
         if not self.parents:

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from fgjax import models
 from fgjax.evaluation import classification
 from fgjax.evaluation.rerank import Thresholds, find_neighbours, rescore
 from fgjax.localization import boxes as boxlib
@@ -17,7 +16,7 @@ from fgjax.training.run import Run, Stage
 
 def all_outputs(model, batch) -> dict[str, jax.Array]:
     """What is kept of an image, for `classification.iterate`."""
-    outputs = model(models.normalize(batch["image"]))
+    outputs = model(batch["image"])
     kept = ("features", "logits", "global_logits", "part_logits", "boxes", "proposed")
     return {name: outputs[name] for name in kept if name in outputs}
 
@@ -43,7 +42,7 @@ def finish_with_features(run: Run, stage: Stage, model, batch_size: int) -> None
 
 def unit_features(model, batch) -> dict[str, jax.Array]:
     """Unit x, for search."""
-    return {"embedding": normalize(model(models.normalize(batch["image"]))["features"])}
+    return {"embedding": normalize(model(batch["image"])["features"])}
 
 
 class RerankingPredictor(BatchedPredictor):

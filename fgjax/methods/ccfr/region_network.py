@@ -97,7 +97,7 @@ def grids_of(backbone: models.Backbone, image_size: int, levels: int) -> tuple[i
 class RegionNetwork(nnx.Module):
     """A shared extractor of image and regions, the pyramid that proposes them, and the fusion.
 
-    Called on normalised images [B, S, S, 3], it returns
+    Called on pixels [B, S, S, 3] in [0, 255], it returns
       scores [B, A] of all anchors;
       boxes [B, R, 4] and proposed [B, R], the selected regions and their scores;
       global_logits [B, C] of the image, part_logits [B, R, C] of each region;
@@ -159,7 +159,7 @@ class RegionNetwork(nnx.Module):
             liked = jnp.where(explore, jax.random.uniform(drawn, scores.shape), scores)
         chosen = regions.select(liked, each=each)
         boxes = jnp.asarray(regions.boxes)[chosen]
-        crops = crop_and_resize(images, boxes, size=regions.crop_size)
+        crops = crop_and_resize(layers.widened(images), boxes, size=regions.crop_size)
         self._exchange_statistics()
         local = self.backbone(crops.reshape(-1, *crops.shape[2:]), key=keys[1])
         self._exchange_statistics()

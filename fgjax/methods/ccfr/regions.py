@@ -72,8 +72,8 @@ class RegionLoss:
 
     def __call__(self, model: RegionNetwork, batch, statistics, key):
         """The loss of a batch of single images, for Eq. 7 with several of each class."""
-        labels, images = batch["label"], models.normalize(batch["image"])
-        outputs = model(images, key=key, ranked=self.ranked, explore=statistics.get("explore"))
+        labels, explore = batch["label"], statistics.get("explore")
+        outputs = model(batch["image"], key=key, ranked=self.ranked, explore=explore)
         entropy = optax.softmax_cross_entropy_with_integer_labels
         loss = jnp.mean(entropy(outputs["global_logits"], labels))
         hits = lambda logits, own: jnp.mean(jnp.argmax(logits, axis=-1) == own)  # noqa: E731

@@ -27,7 +27,7 @@ class ImageLoss:
     def __call__(self, model, batch, statistics, key):
         """The loss of a batch with several images of each class."""
         del statistics
-        outputs = model(models.normalize(batch["image"]), key=key)
+        outputs = model(batch["image"], key=key)
         logits, labels = outputs["logits"], batch["label"]
         entropy = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
         triplet = losses.batch_all_triplet_loss(

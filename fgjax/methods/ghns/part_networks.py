@@ -70,7 +70,7 @@ class PartNetworks(nnx.Module):
 
 def part_outputs(model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
     """Features and logits of each part, for `classification.iterate`."""
-    outputs = model(models.normalize(batch["image"]))
+    outputs = model(batch["image"])
     return {"features": outputs["features"], "logits": outputs["logits"]}
 
 
@@ -117,7 +117,7 @@ class PartLoss:
     def __call__(self, model: PartNetworks, batch, statistics, key):
         """The loss of a batch of part sets."""
         del statistics
-        outputs = model(models.normalize(batch["image"]), key=key)
+        outputs = model(batch["image"], key=key)
         labels = batch["labels"]  # [B, P]: a replaced part has its own image's class
         entropy = optax.softmax_cross_entropy_with_integer_labels(outputs["logits"], labels)
         classification_loss = jnp.sum(jnp.mean(entropy, axis=0))

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from fgjax import losses, models
+from fgjax import losses
 from fgjax.data.loading import Example, generator
 from fgjax.data.sampling import class_stream
 from fgjax.losses.common import masked_mean, normalize
@@ -56,7 +56,7 @@ class PartsClassifier(nnx.Module):
 
     def features(self, batch: Example, key: jax.Array | None = None) -> jax.Array:
         """Part features [B, P, D] of a batch of part images."""
-        return self.networks(models.normalize(batch["image"]), key=key)["features"]
+        return self.networks(batch["image"], key=key)["features"]
 
 
 def parts_logits(model: PartsClassifier, batch: Example) -> dict[str, jax.Array]:

@@ -152,7 +152,7 @@ class EmbeddingLoss:
     def __call__(self, model: EmbeddingNetwork, batch, statistics, key):
         """Eq. 11, or a row of Table 1."""
         config = Config(**dict(self.config))
-        outputs = model(models.normalize(batch["image"]), key=key)
+        outputs = model(batch["image"], key=key)
         features, labels = outputs["pooled"], batch["label"]
         metrics = {"feature_norm": jnp.mean(jnp.linalg.norm(features, axis=-1))}
         if config.recognition or config.loss in CENTERED:

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from fgjax import losses, models
+from fgjax import losses
 from fgjax.config import Training, one_of, require
 from fgjax.data import loading, mixing
 from fgjax.data.loading import Reader
@@ -120,7 +120,7 @@ def embed(
     """f(x) and logits of sets of images: [B, V, S, S, 3] to [B, V, D] and [B, V, K]."""
     sets, views = images.shape[:2]
     flat = images.reshape(sets * views, *images.shape[2:])
-    outputs = model(models.normalize(flat), key=key)
+    outputs = model(flat, key=key)
     features = normalize(outputs["pooled"]) if l2norm else outputs["pooled"]
     return features.reshape(sets, views, -1), outputs["logits"].reshape(sets, views, -1)
 

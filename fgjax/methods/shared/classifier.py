@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def cross_entropy(model, batch, statistics, key):
     """Softmax cross-entropy of single images."""
     del statistics
-    logits = model(models.normalize(batch["image"]), key=key)["logits"]
+    logits = model(batch["image"], key=key)["logits"]
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]))
     return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
 
@@ -70,5 +70,5 @@ def starting_model(run: Run, classifier: Stage) -> models.Backbone:
 
 def classifier_maps(model: nnx.Module, batch) -> dict[str, jax.Array]:
     """Last feature map, logits: for `classification.iterate`."""
-    outputs = model(models.normalize(batch["image"]))
+    outputs = model(batch["image"])
     return {"map": models.last_map(outputs), "logits": outputs["logits"]}

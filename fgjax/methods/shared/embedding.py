@@ -26,7 +26,7 @@ class Embed:
     halves: bool = False
 
     def __call__(self, model: nnx.Module, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        outputs = model(models.normalize(batch["image"]))
+        outputs = model(batch["image"])
         if not self.salient:
             return {"embedding": normalize(outputs["pooled"])}
         x = models.last_map(outputs).astype(jnp.float32)

@@ -26,7 +26,7 @@ METHODS = ("cam", "scda", "annotated")
 
 def activation_maps(model: models.Backbone, batch):
     """CAM of the true and of the predicted class and SCDA's map, each [B, H, W]."""
-    outputs = model(models.normalize(batch["image"]))
+    outputs = model(batch["image"])
     features, logits = models.last_map(outputs), outputs["logits"]
     # Of a head on max ‖ average features, the average's half: it is what a map adds up to.
     weights = model.fc.kernel[...][-features.shape[-1] :]

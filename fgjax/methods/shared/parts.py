@@ -103,7 +103,7 @@ class PartNetwork(nnx.Module):
 def classify_loss(model, batch, statistics, key):
     """Cross-entropy of the whole crop and of every part: L = CE + Σ_i CE_i."""
     del statistics
-    outputs = model(models.normalize(batch["image"]), key=key)
+    outputs = model(batch["image"], key=key)
     entropy = optax.softmax_cross_entropy_with_integer_labels
     whole = jnp.mean(entropy(outputs["logits"], batch["label"]))
     parts = jnp.mean(jnp.sum(entropy(outputs["part_logits"], batch["label"][:, None]), axis=1))
@@ -119,7 +119,7 @@ class GroupLoss:
 
     def __call__(self, model, batch, statistics, key):
         """The gates' loss."""
-        attention = model(models.normalize(batch["image"]), key=key)["attention"]
+        attention = model(batch["image"], key=key)["attention"]
         distance = jnp.mean(losses.part_distance(attention))
         diversity = jnp.mean(losses.part_diversity(attention, margin=self.margin))
         loss = distance + self.diversity_weight * diversity
@@ -134,18 +134,18 @@ class MembershipLoss:
 
     def __call__(self, model, batch, statistics, key):
         """Mean squared difference between gates and membership."""
-        gates = model(models.normalize(batch["image"]), key=key)["gates"]
+        gates = model(batch["image"], key=key)["gates"]
         wanted = jnp.asarray(self.membership, jnp.float32)
         return jnp.mean(jnp.square(gates - wanted)), {}
 
 
 def localized(model: nnx.Module, batch):
     """Part centres [B, N, 2] of crops, for `classification.forward`."""
-    return {"centers": model(models.normalize(batch["image"]))["centers"]}
+    return {"centers": model(batch["image"])["centers"]}
 
 
 def _channel_peaks(model: nnx.Module, batch):
-    centers, strengths = grouping.peaks(models.last_map(model(models.normalize(batch["image"]))))
+    centers, strengths = grouping.peaks(models.last_map(model(batch["image"])))
     return {"centers": centers, "strengths": strengths}
 
 
