@@ -68,6 +68,9 @@ def test_cub(tmp_path, manual):
     assert (len(dataset.train), len(dataset.test)) == (12, 12)
     assert_labels_boxes_and_pictures_agree(dataset)
     parts = dataset.train.parts
+    head = [dataset.part_names[place] for place in dataset.part_regions["head"]]
+    assert head == ["beak", "crown", "forehead", "left eye", "right eye", "nape", "throat"]
+    assert sorted(sum(dataset.part_regions.values(), ())) == list(range(15))
     assert dataset.part_names[13] == "tail" and parts.shape == (12, 15, 4)
     assert np.isnan(parts[:, 1]).all() and not np.isnan(np.delete(parts, 1, axis=1)).any()
     # A quarter of the longer side (30 px) around (30, 20); the tail's is clipped at the border.

@@ -15,7 +15,6 @@ from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
 from fgjax.methods import lapm
 from fgjax.methods.lapm import adaptive_margin
-from fgjax.methods.shared import parts
 from fgjax.training.run import Run
 from tests.oracles import lapm as oracle
 
@@ -191,14 +190,6 @@ def test_every_row_of_every_study_is_a_valid_config(tiny_config):
         assert len(set(names)) == len(names)
         for row in study.rows:
             check(override(tiny_config, row.overrides), devices=4)
-
-
-def test_part_scores_by_hand():
-    truth = np.tile([[[0, 0, 0.4, 0.4], [0.6, 0.6, 1, 1]]], (4, 1, 1)).astype(np.float32)
-    centers = np.array([[[0.8, 0.8], [0.2, 0.2]]] * 3 + [[[0.2, 0.2], [0.5, 0.5]]])
-    share, order = parts.share_inside(centers, truth)
-    assert order == [1, 0]
-    assert share == pytest.approx((3 / 4 + 3 / 4) / 2)
 
 
 def test_a_stage_of_another_config_is_refused(tiny_config, tmp_path):

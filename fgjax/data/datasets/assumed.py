@@ -10,7 +10,7 @@ import numpy as np
 
 from fgjax.config import Data
 from fgjax.data import datasets
-from fgjax.data.datasets.base import Counts, FineGrainedBuilder
+from fgjax.data.datasets.base import Counts, FineGrainedBuilder, regions_of
 from fgjax.data.datasets.splits import Dataset, Split
 from fgjax.errors import UserError
 from fgjax.localization import boxes
@@ -120,6 +120,7 @@ def _spread(
         unseen_names=names[seen:],
         fingerprint="assumed",
         part_names=part_names,
+        part_regions=regions_of(builder) if builder else {},
         train=splits["train"],
         test=splits["test"],
     )

@@ -13,7 +13,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import filelock
 import numpy as np
@@ -44,6 +44,7 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
     title = ""  # how people call the dataset
     crop_bottom = 0
     part_names: tuple[str, ...] = ()
+    part_regions: ClassVar[dict[str, tuple[str, ...]]] = {}  # parts that are scored as one
     levels: tuple[str, ...] = ()  # coarser levels of the label hierarchy
     zero_shot_counts: tuple[int, int] | None = None  # HDCL Table 2
     official_counts: Counts | None = None  # checked after preparation
@@ -196,6 +197,7 @@ def load(builder: FineGrainedBuilder) -> Dataset:
         test=splits["test"],
         fingerprint=hashlib.sha256(b"".join(digests)).hexdigest()[:16],
         part_names=builder.part_names,
+        part_regions=regions_of(builder),
         hierarchy=hierarchy,
         skipped=tuple(skipped),
         zero_shot_counts=builder.zero_shot_counts if builder.complete else None,
@@ -224,6 +226,13 @@ def official(
     builder = kind(data_dir=data_dir, config=config, file_format="array_record")
     builder.manual_dir, builder.complete = manual_dir, not variant
     return builder
+
+
+def regions_of(builder: FineGrainedBuilder) -> dict[str, tuple[int, ...]]:
+    """The builder's regions as places in its part names; each part by itself where it has none."""
+    regions = builder.part_regions or {name: (name,) for name in builder.part_names}
+    place = builder.part_names.index
+    return {region: tuple(place(part) for part in parts) for region, parts in regions.items()}
 
 
 def _check_counts(builder: FineGrainedBuilder, dataset: Dataset) -> None:

@@ -19,6 +19,11 @@ FILES = (
 )
 PARTS = ("back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg",
          "left wing", "nape", "right eye", "right leg", "right wing", "tail", "throat")  # fmt: skip
+REGIONS = {
+    "head": ("beak", "crown", "forehead", "left eye", "right eye", "nape", "throat"),
+    "body": ("back", "belly", "breast", "left wing", "right wing", "left leg", "right leg"),
+    "tail": ("tail",),
+}
 PART_SIZE = 0.25  # of the longer side of the bird's box
 
 
@@ -27,6 +32,7 @@ class Cub(base.FineGrainedBuilder):
 
     title = "CUB-200-2011"
     part_names = PARTS
+    part_regions = REGIONS
     official_counts = base.Counts(train=5994, test=5794, classes=200)
     zero_shot_counts = (5864, 5924)
 

@@ -45,6 +45,7 @@ class Dataset:
     """A prepared dataset: its splits and class names.
 
     Attributes:
+      part_regions: by name the annotated parts that are scored as one; each is one by default.
       hierarchy: for each coarser level, its names and the int parent [num_classes] of each class.
       fingerprint: changes when any label, name or box does.
       unseen_names: of the classes that only the test split has, whose labels follow the others'.
@@ -58,6 +59,7 @@ class Dataset:
     test: Split
     fingerprint: str
     part_names: tuple[str, ...] = ()
+    part_regions: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     hierarchy: dict[str, tuple[tuple[str, ...], np.ndarray]] = dataclasses.field(
         default_factory=dict
     )

@@ -9,7 +9,6 @@ localizer, to see what other parts would bring.
 """
 
 import dataclasses
-import itertools
 import logging
 import math
 
@@ -21,10 +20,11 @@ from flax import nnx
 
 from fgjax import losses, models
 from fgjax.config import Optimizer, Training, require
-from fgjax.data.loading import Reader, generator, training_stream
+from fgjax.data.loading import Reader, training_stream
 from fgjax.errors import UserError
 from fgjax.localization import boxes, grouping
 from fgjax.methods.shared.classifier import cross_entropy
+from fgjax.methods.shared.part_scores import scores
 from fgjax.models import layers
 from fgjax.training.run import Run, Stage
 
@@ -232,49 +232,13 @@ def grid_boxes(count: int, settings: Grouping) -> np.ndarray:
     return np.broadcast_to(fixed, (count, *fixed.shape)).copy()
 
 
-def share_inside(centers: np.ndarray, truth: np.ndarray) -> tuple[float, list[int]]:
-    """Share of part centres inside the right true part, under the best one-to-one matching.
-
-    Args:
-      centers: found centres [M, N, 2].
-      truth: true part boxes [M, P, 4], P ≥ N, in the same coordinates.
-
-    Returns:
-      The share in [0, 1] and, for each found part, the true part that it stands for.
-    """
-    inside = boxes.contains(truth[:, None], centers[:, :, None]).mean(axis=0)
-    found, true = inside.shape
-    best = max(
-        itertools.permutations(range(true), found),
-        key=lambda order: sum(inside[i, t] for i, t in enumerate(order)),
-    )
-    return float(np.mean([inside[i, t] for i, t in enumerate(best)])), list(best)
-
-
-def _scores(
-    found: np.ndarray, annotated: np.ndarray, windows: np.ndarray, settings: Grouping
-) -> dict[str, float]:
-    """Found parts against the true ones, random boxes of the same size, and the grid."""
-    truth = np.stack([boxes.to_window(p, w) for p, w in zip(annotated, windows)])
-    half = settings.part_size / 2
-    low = min(half, 0.5)
-    shape = (len(found), settings.num_parts, 2)
-    random = np.mean([
-        share_inside(generator(draw, 1).uniform(low, 1 - low, shape), truth)[0] for draw in range(5)
-    ])  # fmt: skip
-    grid = boxes.centers(grid_boxes(len(found), settings))
-    return {
-        "part_centers_inside": share_inside(boxes.centers(found), truth)[0],
-        "part_centers_inside_random": float(random),
-        "part_centers_inside_grid": share_inside(grid, truth)[0],
-    }
-
-
 def locate_parts(
     run: Run, classifier: Stage, objects: Stage, method: str, settings: Grouping
 ) -> Stage:
     """Part boxes of all crops as the artifact `boxes`, scored where the truth is known."""
-    stage = run.stage("parts", settings, after=(classifier, objects), shared=True, parts=method)
+    stage = run.stage(
+        "parts", settings, after=(classifier, objects), shared=True, revision=2, parts=method
+    )
     if stage.done:
         return stage
     data, dataset = run.config.data, run.dataset
@@ -313,10 +277,9 @@ def locate_parts(
             for name, reader in readers.items()
         }
     metrics = {}
-    for name, split in splits.items():
-        if split.parts is not None:
-            scores = _scores(found[name], split.parts, windows[name], settings)
-            metrics.update({f"{name}_{key}": value for key, value in scores.items()})
+    if all(split.parts is not None for split in splits.values()):
+        grid = {name: grid_boxes(len(split), settings) for name, split in splits.items()}
+        metrics = scores(dataset, found, windows, grid)
     stage.save_arrays("boxes", **found)
     stage.finish(metrics)
     if metrics:
