@@ -1,0 +1,393 @@
+"""PyTorch's files without PyTorch: what it wrote is read, and what is hostile does nothing."""
+
+import io
+import os
+import pathlib
+import pickle
+import struct
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from fgjax.errors import UserError
+from fgjax.models import torch_files
+from tests.models import make_torch_files
+
+MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
+MADE = sorted(make_torch_files.FOLDER.glob("*.pth"))
+EMPTY = b"ccollections\nOrderedDict\n)R"
+
+
+def text(word):
+    return b"X" + struct.pack("<I", len(word)) + word.encode()
+
+
+def number(value):
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def numbers(values):
+    return b"(" + b"".join(map(number, values)) + b"t"
+
+
+def storage(count, *, kind="FloatStorage", key="7", view=b"N"):
+    saved = text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu")
+    return b"(" + saved + number(count) + view + b"tQ"
+
+
+def tensor(held, *, offset=0, shape=(2, 3), strides=(3, 1)):
+    """Instructions that rebuild a tensor, as PyTorch writes them."""
+    arguments = held + number(offset) + numbers(shape) + numbers(strides) + b"\x89" + EMPTY
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+
+def old(body, *, keys=("7",), count=6, data=None):
+    """A file of the old format around the instructions of one object."""
+    data = np.arange(max(count, 0), dtype="<f4").tobytes() if data is None else data
+    head = b"".join(pickle.dumps(value, 2) for value in (MAGIC, VERSION, {}))
+    held = struct.pack("<q", count) + data
+    return head + b"\x80\x02" + body + b"." + pickle.dumps(list(keys), 2) + held * len(keys)
+
+
+def entry(value, key="w"):
+    """A state dict of one entry."""
+    return b"}" + text(key) + value + b"s"
+
+
+def zipped(body, members=None, *, folder="archive", compression=zipfile.ZIP_STORED):
+    """A file of the zip format; `members` are its storages and notes."""
+    members = {"data/7": np.arange(6, dtype="<f4").tobytes()} if members is None else members
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        for name, data in {"data.pkl": b"\x80\x02" + body + b".", **members}.items():
+            archive.writestr(f"{folder}/{name}", data)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def read(tmp_path):
+    def run(data):
+        path = tmp_path / "w.pth"
+        path.write_bytes(data)
+        return torch_files.read(path)
+
+    return run
+
+
+@pytest.fixture
+def refusal(read, tmp_path):
+    """The sentence by which a file is refused, without the path that it begins with."""
+
+    def run(data):
+        with pytest.raises(UserError) as caught:
+            read(data)
+        sentence = str(caught.value)
+        assert sentence.startswith(str(tmp_path / "w.pth")) and "\n" not in sentence
+        assert sentence.isascii() and sentence.endswith(".") and len(sentence) < 400
+        return sentence.removeprefix(str(tmp_path / "w.pth "))
+
+    return run
+
+
+# What PyTorch wrote
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_what_pytorch_saved_is_read(path):
+    arrays, expected = torch_files.read(path), make_torch_files.expected()
+    assert arrays.keys() == expected.keys()
+    for key, array in expected.items():
+        found = arrays[key]
+        kind = key.removeprefix("dtype.") if key.startswith("dtype.") else str(array.dtype)
+        assert str(found.dtype) == kind, key
+        np.testing.assert_array_equal(found.astype(array.dtype), array, err_msg=key)
+
+
+def test_both_formats_are_among_them():
+    assert len(MADE) == 6
+    assert {path.read_bytes()[:2] for path in MADE} == {b"PK", b"\x80\x02", b"\x80\x05"}
+
+
+def test_files_of_python_2_and_of_the_first_versions_are_read(read):
+    """A list of all pairs, byte strings, no gradients' arguments, views of storages."""
+    view = b"(" + text("7.view") + number(2) + number(4) + b"t"
+    arguments = storage(6, view=view) + number(1) + numbers([3]) + numbers([1])
+    rebuilt = b"ctorch._utils\n_rebuild_tensor\n(" + arguments + b"tR"
+    body = b"ccollections\nOrderedDict\n(](](U\x01w" + rebuilt + b"eetR"
+    np.testing.assert_array_equal(read(old(body))["w"], [3, 4, 5])
+
+
+def test_a_view_ends_where_it_says(refusal):
+    view = b"(" + text("7.view") + number(2) + number(3) + b"t"
+    beyond = tensor(storage(6, view=view), offset=1, shape=[3], strides=[1])
+    assert "reaches beyond storage 7" in refusal(old(entry(beyond)))
+    outside = b"(" + text("7.view") + number(4) + number(3) + b"t"
+    body = entry(tensor(storage(6, view=outside), shape=[1], strides=[1]))
+    assert "the size of storage 7 cannot be" in refusal(old(body))
+
+
+def test_the_other_byte_order(read):
+    swapped = np.arange(6, dtype=">f4").tobytes()
+    data = zipped(entry(tensor(storage(6))), {"data/7": swapped, "byteorder": b"big"})
+    np.testing.assert_array_equal(read(data)["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+# What asks for more than tensors
+
+CALL = b"cos\nsystem\n" + text("touch hacked") + b"\x85R"
+ASKING = {
+    "a call of os.system": (entry(CALL), "os.system"),
+    "a system call by its own module": (entry(b"cposix\nsystem\n" + text("x") + b"\x85R"),
+                                        "posix.system"),
+    "a name that is never called": (entry(b"cbuiltins\neval\n"), "builtins.eval"),
+    "a name from the stack": (entry(text("builtins") + text("exec") + b"\x93"), "builtins.exec"),
+    "an attribute of what is known": (
+        entry(text("collections") + text("OrderedDict.__init__.__globals__") + b"\x93"),
+        "collections.OrderedDict.__init__.__globals__",
+    ),
+    "an instance": (entry(b"(" + text("x") + b"ios\nsystem\n"), "os.system"),
+    "an object of a class": (entry(b"(ccollections\nOrderedDict\no"), "an object of a class"),
+    "a new object": (entry(b"ccollections\nOrderedDict\n)\x81"), "an object of a class"),
+    "a whole model": (b"cmodels.yolo\nModel\n)\x81", "models.yolo.Model"),
+    "a name that would paint the terminal": (entry(b"c\x1b[2J\nx\n"), "\\x1b[2J.x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", [old, zipped])
+@pytest.mark.parametrize(("body", "name"), ASKING.values(), ids=ASKING)
+def test_another_name_is_refused_and_not_run(body, name, wrap, refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sentence = refusal(wrap(body))
+    assert sentence.startswith(f"asks for {name}, and fgjax makes nothing but tensors")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_the_same_file_is_hostile_to_pickle(tmp_path, monkeypatch):
+    """Otherwise the test above would show nothing."""
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(b"\x80\x02" + entry(CALL) + b".")
+    assert (tmp_path / "hacked").exists()
+
+
+def test_pickle_extensions_and_code_in_any_of_the_pickles_are_refused(refusal):
+    assert "the instruction EXT1" in refusal(old(entry(b"\x82\x01")))
+    head = pickle.dumps(MAGIC, 2) + pickle.dumps(VERSION, 2)
+    assert "asks for os.system" in refusal(head + b"\x80\x02" + CALL + b".")
+    body = pickle.dumps(MAGIC, 2)[:-1]
+    assert "asks for os.system" in refusal(b"\x80\x02" + CALL + body)
+
+
+MISUSED = {
+    "BUILD on a name": b"ctorch\nFloatStorage\n}" + text("count") + b"K\x01sb",
+    "BUILD on a function": b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("x") + b"K\x01sb",
+    "BUILD on a tensor": tensor(storage(6)) + b"}" + text("shape") + b"K\x01sb",
+    "BUILD on the type of dictionaries": b"ccollections\nOrderedDict\n}" + text("get") + b"K\x01sb",
+    "a call of a storage's type": b"ctorch\nFloatStorage\nK\x05\x85R",
+    "a call of text": text("os.system") + text("x") + b"\x85R",
+    "a call with a list": b"ccollections\nOrderedDict\n]R",
+    "a call with too many arguments": b"ccollections\nOrderedDict\n(]]]tR",
+    "an item of a tensor": tensor(storage(6)) + text("x") + b"K\x01s",
+    "an element of a tuple": b")K\x01a",
+    "a storage that is no storage": b"(" + text("module") + b"ctorch\nFloatStorage\n"
+    + text("7") + text("cpu") + b"K\x06NtQ",
+    "a tensor without a storage": b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00))\x89NtR",
+    "a parameter without a tensor": b"ctorch._utils\n_rebuild_parameter\n(N\x88NtR",
+    "an empty stack": b"R",
+    "a tuple of an empty stack": b"\x87",
+    "no mark": b"t",
+    "a memo that is empty": b"h\x05",
+    "an instruction that there is not": b"\xff",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", [old, zipped])
+@pytest.mark.parametrize("body", MISUSED.values(), ids=MISUSED)
+def test_what_is_known_does_nothing_else(body, wrap, refusal):
+    assert refusal(wrap(entry(body)))
+    assert refusal(wrap(body))
+
+
+# What would take the memory or the time
+
+
+def test_tuples_of_tuples_as_a_key_are_refused_before_they_are_hashed(refusal):
+    doubled = b")" + b"q\x00h\x00\x86" * 60
+    assert refusal(old(b"}" + doubled + b"K\x01s"))
+    whole = old(entry(tensor(storage(6))))  # and as a storage's key
+    begin = whole.index(pickle.dumps(["7"], 2))
+    assert refusal(whole[:begin] + b"\x80\x02](" + doubled + b"e." + struct.pack("<q", 6))
+
+
+def test_a_memo_that_doubles_at_every_line_is_only_looked_up(refusal):
+    doubled = b")" + b"q\x00h\x00\x86" * 60
+    assert "its entry w is not a tensor" in refusal(old(entry(doubled)))
+
+
+def test_a_dictionary_in_itself(refusal):
+    body = b"}q\x00" + text("state_dict") + b"h\x00s"
+    assert "its entry state_dict is not a tensor" in refusal(old(body))
+
+
+def test_a_memo_with_a_large_index_takes_no_more_room(read):
+    body = b"}r\xff\xff\xff\xff" + entry(tensor(storage(6)))[1:]
+    assert read(old(body))
+
+
+def test_a_list_cannot_be_made_into_thousands_of_dictionaries(read):
+    pair = b"](" + text("w") + tensor(storage(6)) + b"e"
+    again = b"ccollections\nOrderedDict\nh\x00\x85R"
+    once = b"ccollections\nOrderedDict\n](" + pair + b"eq\x00\x85R"
+    assert list(read(old(once))) == ["w"]
+    wrapped = b"}" + text("state_dict") + once + b"s" + text("later") + again + b"s"
+    assert list(read(old(wrapped))) == ["w"]
+
+
+def test_a_pickle_without_end(refusal, monkeypatch):
+    monkeypatch.setattr(torch_files, "_INSTRUCTIONS", 1000)
+    assert "too long" in refusal(old(b"N" * 2000))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"X\xff\xff\xff\x7f" + b"short",  # text of 2 GiB
+        b"\x8d" + struct.pack("<Q", 2**62) + b"short",
+        b"\x95" + struct.pack("<Q", 2**63) + b"\x8a",  # a frame of 8 EiB, then a number's half
+        b"\x8b\xff\xff\xff\x7f\x01",  # a number of 2 GiB
+        b"T\xff\xff\xff\x7fshort",
+    ],
+)
+def test_lengths_beyond_the_file(body, refusal):
+    assert "damaged" in refusal(b"\x80\x04" + body) or "instruction" in refusal(old(body))
+    assert refusal(old(body)) and refusal(zipped(body))
+
+
+def test_a_small_zip_of_a_large_storage(refusal):
+    large = {"data/7": bytes(10**7)}
+    packed = zipped(entry(tensor(storage(6))), large, compression=zipfile.ZIP_DEFLATED)
+    assert len(packed) < 20_000 and "compressed" in refusal(packed)
+
+
+def test_members_that_overlap(refusal):
+    """Every entry of the directory names the same bytes."""
+    held = b"".join(
+        text(str(k)) + tensor(storage(2500, key="7" if k == 0 else f"c{k}"), shape=[1], strides=[1])
+        for k in range(9)
+    )
+    members = {"data/7": bytes(10_000), **{f"data/c{k}": b"" for k in range(1, 9)}}
+    data = bytearray(zipped(b"}(" + held + b"u", members))
+    with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
+        target = archive.getinfo("archive/data/7")
+        start = archive.start_dir
+    for k in range(1, 9):
+        at = data.index(f"archive/data/c{k}".encode(), start) - 46
+        data[at + 16 : at + 28] = struct.pack("<III", target.CRC, 10_000, 10_000)
+        data[at + 42 : at + 46] = struct.pack("<I", target.header_offset)
+    assert "its storages are larger than the file" in refusal(bytes(data))
+
+
+def test_a_member_larger_than_the_file(refusal):
+    data = bytearray(zipped(entry(tensor(storage(6)))))
+    with zipfile.ZipFile(io.BytesIO(bytes(data))) as archive:
+        at = data.index(b"archive/data/7", archive.start_dir) - 46
+    data[at + 20 : at + 28] = struct.pack("<II", 2**31, 2**31)
+    assert "larger than the file" in refusal(bytes(data))
+
+
+# What lies about its sizes
+
+LIES = {
+    "more elements than there are bytes": old(entry(tensor(storage(10**6))), count=10**6,
+                                              data=bytes(24)),
+    "another count than in the pickle": old(entry(tensor(storage(6))), count=5),
+    "a count below zero in both": old(entry(tensor(storage(-6))), count=-6, data=b""),
+    "a count below zero": old(entry(tensor(storage(6))), count=-6, data=b""),
+    "a count that wraps": old(entry(tensor(storage(2**62))), count=2**62, data=b""),
+    "a storage whose bytes are missing": old(entry(tensor(storage(6))), keys=()),
+    "a storage that no tensor has": old(entry(tensor(storage(6))), keys=("7", "8")),
+    "a shape beyond the storage": old(entry(tensor(storage(6), shape=(3, 3)))),
+    "an offset beyond the storage": old(entry(tensor(storage(6), offset=1))),
+    "an offset below zero": old(entry(tensor(storage(6), offset=-1))),
+    "strides beyond the storage": old(entry(tensor(storage(6), strides=(4, 1)))),
+    "a stride below zero": old(entry(tensor(storage(6), offset=5, strides=(-3, -1)))),
+    "a size below zero": old(entry(tensor(storage(6), shape=(-2, -3)))),
+    "a stride of zero that unfolds": old(entry(tensor(storage(6), shape=(2**40, 1),
+                                                      strides=(0, 1)))),
+    "a shape of other length than the strides": old(entry(tensor(storage(6), strides=(1,)))),
+    "a shape of a hundred dimensions": old(entry(tensor(storage(6), shape=[1] * 100,
+                                                        strides=[1] * 100))),
+    "a size of text": old(entry(tensor(storage(6)).replace(number(2), text("2")))),
+    "two sizes of one storage": old(b"}(" + text("a") + tensor(storage(6)) + text("b")
+                                    + tensor(storage(7)) + b"u"),
+    "a zip's storage that is too short": zipped(entry(tensor(storage(6))), {"data/7": bytes(20)}),
+    "a zip's storage that is too long": zipped(entry(tensor(storage(6))), {"data/7": bytes(28)}),
+    "a zip without the storage": zipped(entry(tensor(storage(6))), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", LIES.values(), ids=LIES)
+def test_sizes_that_cannot_be_are_refused(data, refusal):
+    assert refusal(data)
+
+
+def test_what_the_lies_are_made_of_is_read(read):
+    for data in (old(entry(tensor(storage(6)))), zipped(entry(tensor(storage(6))))):
+        np.testing.assert_array_equal(read(data)["w"], [[0, 1, 2], [3, 4, 5]])
+
+
+# Damage, and files of another kind
+
+
+@pytest.mark.parametrize("path", MADE, ids=lambda path: path.stem)
+def test_a_file_cut_short_anywhere_is_refused(path, refusal):
+    data = path.read_bytes()
+    for length in range(0, len(data), 61):
+        assert refusal(data[:length])
+    assert refusal(data[:-1])
+
+
+def test_a_changed_byte_of_a_zip_is_noticed(refusal):
+    data = bytearray(zipped(entry(tensor(storage(6)))))
+    data[data.index(np.arange(6, dtype="<f4").tobytes()) + 4] ^= 1
+    assert "Bad CRC-32" in refusal(bytes(data))
+
+
+def test_paths_in_a_zip_lead_nowhere(refusal, read, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(24))
+    for key in ("../../secret", str(secret), "../data.pkl"):
+        assert refusal(zipped(entry(tensor(storage(6, key=key))), {}))
+    stream = io.BytesIO(zipped(entry(tensor(storage(6)))))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("../escaped", b"x")
+        archive.writestr("/escaped", b"x")
+    assert list(read(stream.getvalue())) == ["w"]
+    assert {path.name for path in tmp_path.iterdir()} == {"secret", "w.pth"}
+    assert not (tmp_path.parent / "escaped").exists() and not os.path.exists("/escaped")
+
+
+OTHERS = {
+    "an empty file": (b"", "damaged or not a PyTorch file"),
+    "text": (b"weights of mine", "damaged or not a PyTorch file"),
+    "any pickle": (pickle.dumps({"w": 1}, 2), "not a file that torch.save wrote"),
+    "another version": (pickle.dumps(MAGIC, 2) + pickle.dumps(1000, 2), "another version"),
+    "any zip": (zipped(b"N", {}, folder="a/b"), "not one that torch.save wrote"),
+    "a list": (old(b"]"), "holds no state dict"),
+    "an empty dictionary": (zipped(b"}", {}), "holds no state dict"),
+    "numbers alone": (zipped(entry(b"K\x05", "epoch"), {}), "its entry epoch is not a tensor"),
+    "a key that would paint the terminal": (old(entry(tensor(storage(6)), "\x1b[2J")),
+                                            "its entry \\x1b[2J is not"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "says"), OTHERS.values(), ids=OTHERS)
+def test_other_files_are_named_for_what_they_are(data, says, refusal):
+    assert says in refusal(data)
+
+
+def test_pytorch_is_not_needed():
+    assert "torch" not in sys.modules
+    source = pathlib.Path(torch_files.__file__).read_text()
+    assert "import pickle\n" not in source and "import torch" not in source
