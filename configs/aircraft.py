@@ -4,9 +4,11 @@
     fgjax train --config=aircraft:ghns         GHNS, five ResNet-50
     fgjax train --config=aircraft:hdcl         HDCL, zero-shot retrieval, 280 px
     fgjax train --config=aircraft:ccfr         CCFR, re-ranking by retrieval, 448 px
+    fgjax train --config=aircraft:probe        logistic regression on frozen features
     fgjax train --config=aircraft:demo         LAPM on the drawn aircraft, minutes on two cores
     fgjax train --config=aircraft:ccfr,demo    likewise each method
     fgjax train --config=aircraft:hdcl,recognition
+    fgjax train --config=aircraft:lapm,small   likewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -5,6 +5,8 @@
     fgjax train --config=cars:hdcl             HDCL, zero-shot retrieval, 280 px
     fgjax train --config=cars:hdcl,recognition
     fgjax train --config=cars:ccfr             CCFR
+    fgjax train --config=cars:probe            logistic regression on frozen features
+    fgjax train --config=cars:lapm,small       likewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -5,6 +5,8 @@
     fgjax train --config=cub:hdcl              HDCL, zero-shot retrieval, 280 px
     fgjax train --config=cub:hdcl,recognition
     fgjax train --config=cub:ccfr              CCFR
+    fgjax train --config=cub:probe             logistic regression on frozen features
+    fgjax train --config=cub:lapm,small        likewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -3,6 +3,8 @@
     fgjax train --config=deepfashion           LAPM, ResNet-50, 448 px
     fgjax train --config=deepfashion:ghns      GHNS
     fgjax train --config=deepfashion:ccfr      CCFR
+    fgjax train --config=deepfashion:probe     logistic regression on frozen features
+    fgjax train --config=deepfashion:lapm,smalllikewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

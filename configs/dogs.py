@@ -3,6 +3,8 @@
     fgjax train --config=dogs                  HDCL, zero-shot retrieval, 280 px
     fgjax train --config=dogs:hdcl,recognition
     fgjax train --config=dogs:ccfr             CCFR
+    fgjax train --config=dogs:probe            logistic regression on frozen features
+    fgjax train --config=dogs:hdcl,small       likewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

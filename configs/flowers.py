@@ -3,6 +3,8 @@
     fgjax train --config=flowers               HDCL, zero-shot retrieval, 280 px
     fgjax train --config=flowers:hdcl,recognition
     fgjax train --config=flowers:ccfr          CCFR
+    fgjax train --config=flowers:probe         logistic regression on frozen features
+    fgjax train --config=flowers:hdcl,small    likewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

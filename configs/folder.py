@@ -3,7 +3,8 @@
     fgjax train --config=folder --config.data.path=FOLDER
 
 trains LAPM with ResNet-50 at 448 px; `folder:ghns` GHNS, `:hdcl` HDCL for retrieval of unseen
-classes, `:hdcl,recognition` HDCL as a classifier, `:ccfr` CCFR.
+classes, `:hdcl,recognition` HDCL as a classifier, `:ccfr` CCFR, `:probe` logistic regression on
+frozen features, which takes minutes. With `small`, as in `folder:lapm,small`, each fits a laptop.
 
 FOLDER has either train/CLASS/… and test/CLASS/…, or CLASS/…; then `data.test_share` of each class
 is kept for testing. JPEG, PNG, WebP and BMP are read. Methods have the values that their papers use

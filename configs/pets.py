@@ -3,6 +3,8 @@
     fgjax train --config=pets                  HDCL, zero-shot retrieval, 280 px
     fgjax train --config=pets:hdcl,recognition
     fgjax train --config=pets:ccfr             CCFR
+    fgjax train --config=pets:probe            logistic regression on frozen features
+    fgjax train --config=pets:hdcl,small       likewise each method: a laptop
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -46,8 +46,9 @@ class Offer:
             config = _presets(method, "DEMO", None)()
         else:
             config = _presets(method, "PRESETS", {})[self.dataset](self.dataset)
-        for word in sorted(words - {"demo"}):
-            _presets(method, "FLAGS", {})[word](config, demo=demo)
+        for word, change in _presets(method, "FLAGS", {}).items():  # in the order given there
+            if word in words:
+                change(config, demo=demo)
         config.name = "-".join([self.name, method, *sorted(words)])
         return config
 

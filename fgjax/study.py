@@ -44,6 +44,14 @@ def parse_overrides(config: Config, settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
+_PLACES = ("data.data_dir", "data.manual_dir", "data.path")
+
+
+def without_places(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are published: where files lie on this machine is nobody's business."""
+    return {k: "FOLDER" if k in _PLACES and v else v for k, v in settings.items()}
+
+
 class Runner:
     """Trains the rows of a study, or finds them trained or published.
 
@@ -80,10 +88,11 @@ class Runner:
 
     def _one(self, row: Row, seed: int) -> dict:
         values = {k: v(self._base) if callable(v) else v for k, v in row.overrides.items()}
+        settings = without_places(self._settings)
         blank = Record(
             config=self._config.name, study=self.name, row=row.name,
-            settings=results.canonical(self._settings),
-            overrides=results.canonical({**self._settings, **values}), seed=str(seed), n=1,
+            settings=results.canonical(settings),
+            overrides=results.canonical({**settings, **values}), seed=str(seed), n=1,
             metric="", value=0.0, paper="" if row.paper is None else str(row.paper),
         )  # fmt: skip
         wanted = tables.metrics_of(self.study, row)

@@ -155,3 +155,9 @@ def finished_recognition(shared, data_dir):
 def finished_ccfr(shared, data_dir):
     """CCFR on four devices, as `tests.tiny.ccfr_config` says."""
     return _made_in_process(shared, data_dir, "ccfr")
+
+
+@pytest.fixture(scope="session")
+def finished_probe(shared, data_dir):
+    """The probe, as `tests.tiny.probe_config` says."""
+    return _made_in_process(shared, data_dir, "probe")

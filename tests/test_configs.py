@@ -16,14 +16,14 @@ from tests.data.test_folder import fill
 ROOT = pathlib.Path(__file__).parents[1]
 BOTH = ("hdcl", "hdcl,recognition")
 OFFERED = {
-    "aircraft": ("lapm", "ghns", *BOTH, "ccfr"),
-    "cub": ("lapm", "ghns", *BOTH, "ccfr"),
-    "cars": ("lapm", "ghns", *BOTH, "ccfr"),
-    "deepfashion": ("lapm", "ghns", "ccfr"),
-    "dogs": (*BOTH, "ccfr"),
-    "flowers": (*BOTH, "ccfr"),
-    "pets": (*BOTH, "ccfr"),
-    "folder": ("lapm", "ghns", *BOTH, "ccfr"),
+    "aircraft": ("lapm", "ghns", *BOTH, "ccfr", "probe"),
+    "cub": ("lapm", "ghns", *BOTH, "ccfr", "probe"),
+    "cars": ("lapm", "ghns", *BOTH, "ccfr", "probe"),
+    "deepfashion": ("lapm", "ghns", "ccfr", "probe"),
+    "dogs": (*BOTH, "ccfr", "probe"),
+    "flowers": (*BOTH, "ccfr", "probe"),
+    "pets": (*BOTH, "ccfr", "probe"),
+    "folder": ("lapm", "ghns", *BOTH, "ccfr", "probe"),
 }
 WRITERS = {
     "aircraft": fake_aircraft.write,
@@ -36,20 +36,37 @@ WRITERS = {
     "folder": lambda folder: fill(folder / "own", classes=("ant", "Bee", "cicada", "wasp")),
 }
 CASES = [(name, method) for name, methods in OFFERED.items() for method in methods]
-QUICK = {("pets", "hdcl"), ("folder", "hdcl,recognition")}
+QUICK = {("folder", "hdcl,recognition")}
 
 
 def load(name: str, argument: str = "") -> Config:
     return config_files.load(f"{ROOT}/configs/{name}.py:{argument}")
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(("name", "method"), [case for case in CASES if case[1] != "probe"])
 def test_the_paper_configs_are_valid_and_named(name, method):
     config = load(name, method)
     check(config, devices=4)
     assert config.name == "-".join([name, *method.split(",")])
     assert config.pretrained == "timm/resnet50.tv_in1k" and config.backbone == "resnet50"
     assert config.data.zero_shot == (method == "hdcl")
+
+
+@pytest.mark.parametrize(("name", "method"), CASES)
+def test_small_is_offered_everywhere(name, method):
+    paper, small = load(name, method), load(name, f"{method},small")
+    check(small, devices=1)
+    assert small.name == "-".join([name, *method.split(","), "small"])
+    assert (small.backbone, small.data.image_size) == ("efficientnet_lite0", 128)
+    assert small.data.dataset == paper.data.dataset
+    assert small.data.zero_shot == paper.data.zero_shot
+    assert load(name, f"small,{method}") == small
+
+
+@pytest.mark.parametrize("method", ["lapm", "ghns", "hdcl", "ccfr", "probe"])
+def test_small_and_demo_exclude_each_other(method):
+    with pytest.raises(UserError, match="small is for photographs and demo for the drawn"):
+        load("aircraft", f"{method},small,demo")
 
 
 @pytest.mark.parametrize("method", ["lapm", "ghns", "ccfr", "hdcl,recognition"])

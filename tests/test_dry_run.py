@@ -73,14 +73,12 @@ CASES = {
     "ghns,demo": {"method.extractors": "finetuned", "method.parts": "grid",
                   "method.parts_classifier.epochs": 2},
     "ccfr,demo": {"method.navigator.epochs": 2, "method.beside_nts": False},
+    "probe,demo": {"backbone": "resnet_small", "pretrained": ""},
 }  # fmt: skip
-QUICK = ("hdcl,recognition,demo",)
 
 
-@pytest.mark.parametrize(
-    "argument",
-    [pytest.param(a, marks=[] if a in QUICK else pytest.mark.slow) for a in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", CASES)
 def test_it_agrees_with_a_real_run_and_finds_it_finished(argument, data_dir, tmp_path):
     config = tiny(argument, data_dir, CASES[argument])
     load_dataset("synthetic_aircraft/4", data_dir=data_dir)  # so that nothing is assumed

@@ -124,6 +124,12 @@ def test_numbers_are_published_as_they_come(small_study):
     assert "core" in records[0].device
 
 
+def test_where_files_lie_is_not_published():
+    settings = {"data.manual_dir": "/home/me/birds", "data.path": "", "method.alpha": 1.2}
+    shown = {"data.manual_dir": "FOLDER", "data.path": "", "method.alpha": 1.2}
+    assert study.without_places(settings) == shown
+
+
 def test_what_is_published_is_not_trained_again_even_in_a_fresh_clone(small_study):
     make, trained, folder = small_study
     make().run([0])

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from fgjax.config import Augmentation, Config, Data, Optimizer, Training
-from fgjax.methods import ccfr, ghns, hdcl, lapm
+from fgjax.methods import ccfr, ghns, hdcl, lapm, probe
 from fgjax.methods.shared.parts import Grouping
 from fgjax.models import layers
 from fgjax.models.backbone import Backbone, Options
@@ -118,4 +118,11 @@ def ccfr_config(data_dir: str) -> Config:
         navigator=training(batch_size=24),
         enhance=training(batch_size=24),
     )
+    return config
+
+
+def probe_config(data_dir: str) -> Config:
+    """The probe on features of a network that was never trained."""
+    config = shrink(data_dir)
+    config.method = probe.Config(batch_size=24, strengths=(1.0, 10.0), folds=2)
     return config

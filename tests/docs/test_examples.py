@@ -36,6 +36,7 @@ def _in_a_folder_with_the_examples(monkeypatch, tmp_path):
             del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_own_loss(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     import own_loss

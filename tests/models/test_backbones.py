@@ -119,11 +119,9 @@ def images(size, *shape):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "resnet_small",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "resnet50")),
-    ],
+    ["resnet_small", "vgg16", "resnet50"],
 )
+@pytest.mark.slow
 def test_lapm_steps_with_its_backbones(name):
     """Classifier, localization, part network and margin loss, one step each."""
     size = 64

@@ -59,6 +59,7 @@ def stored(cache):
     return [p.stat().st_size for p in files if p.stat().st_size > 1000]
 
 
+@pytest.mark.slow
 def test_a_broken_download_is_taken_up_where_it_stopped(data, load):
     content, arrays = data
     with Hub(content) as hub:

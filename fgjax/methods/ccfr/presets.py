@@ -51,6 +51,17 @@ def demo() -> Config:
     )
 
 
+def small(config: Config, *, demo: bool) -> None:
+    """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
+    presets.small(config, demo=demo)
+    method = config.method
+    method.crop_size, method.pyramid_width = 64, 64
+    method.classifier = presets.adamw(3, 3e-4)
+    method.pretrain = presets.adamw(3, 3e-4)
+    method.navigator = presets.adamw(2, 3e-4)
+    method.enhance = presets.adamw(3, 3e-4)
+
+
 PRESETS = {
     "fgvc_aircraft": preset,
     "cub": partial(preset, probability_threshold=0.5),
@@ -58,3 +69,4 @@ PRESETS = {
     **dict.fromkeys(("cars", "deepfashion", "dogs", "flowers", "pets", "folder"), preset),
 }
 DEMO = demo
+FLAGS = {"small": small}

@@ -67,6 +67,22 @@ def demo() -> Config:
     )
 
 
+def small(config: Config, *, demo: bool) -> None:
+    """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
+    presets.small(config, demo=demo)
+    method = config.method
+    method.classifier = presets.adamw(3, 3e-4)
+    method.grouping.warmup = presets.adamw(1, 1e-4)
+    method.grouping.rounds, method.grouping.classify_epochs = 1, 1
+    method.grouping.compact_share, method.grouping.part_size = 1.0, 0.3
+    method.part_image_size = 64
+    method.extractors, method.embedding = "frozen", 128
+    method.part_networks = presets.adamw(4, 3e-4)
+    method.filter = presets.adamw(20, 3e-3)
+    method.parts_classifier = presets.adamw(20, 1e-3)
+    method.image_classifiers = presets.adamw(3, 3e-4)
+
+
 PRESETS = {
     "fgvc_aircraft": partial(preset, hard_negatives=200, fusion=(0.4, 0.4, 0.2)),
     "cub": partial(preset, hard_negatives=150, fusion=(0.3, 0.3, 0.4), part_size=128),
@@ -77,3 +93,4 @@ PRESETS = {
     "folder": partial(preset, hard_negatives=200, fusion=(0.4, 0.4, 0.2)),  # FGVC-Aircraft's
 }
 DEMO = demo
+FLAGS = {"small": small}

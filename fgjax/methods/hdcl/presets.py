@@ -56,7 +56,13 @@ def recognition(config: Config, *, demo: bool) -> None:
         method.start = dataclasses.replace(method.start, epochs=0)
 
 
+def small(config: Config, *, demo: bool) -> None:
+    """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
+    presets.small(config, demo=demo)
+    config.method.embedding = presets.adamw(6, 1e-4, batch_size=60)
+
+
 _DATASETS = ("fgvc_aircraft", "cub", "cars", "dogs", "flowers", "pets", "folder")
 PRESETS = {name: preset for name in _DATASETS}
 DEMO = demo
-FLAGS = {"recognition": recognition}
+FLAGS = {"recognition": recognition, "small": small}

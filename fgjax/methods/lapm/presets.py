@@ -43,6 +43,18 @@ def demo() -> Config:
     )
 
 
+def small(config: Config, *, demo: bool) -> None:
+    """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
+    presets.small(config, demo=demo)
+    method = config.method
+    method.classifier = presets.adamw(3, 3e-4)
+    method.grouping.warmup = presets.adamw(1, 1e-4)
+    method.grouping.rounds, method.grouping.classify_epochs = 1, 1
+    method.grouping.compact_share, method.grouping.part_size = 1.0, 0.3
+    method.l2norm = True
+    method.margin = presets.adamw(3, 3e-4, batch_size=8)
+
+
 PRESETS = {
     "fgvc_aircraft": partial(preset, lambda_=0.8),
     "cub": partial(preset, lambda_=0.75, part_size=128),
@@ -51,3 +63,4 @@ PRESETS = {
     "folder": partial(preset, lambda_=0.8),  # FGVC-Aircraft's values
 }
 DEMO = demo
+FLAGS = {"small": small}

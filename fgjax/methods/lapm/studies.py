@@ -35,6 +35,16 @@ STUDIES = {
         ),
         notes=("images_forwarded",),
     ),
+    "photographs": Study(
+        "LAPM beside cross-entropy, at equal images forwarded",
+        "not in the paper",
+        (
+            Row("cross-entropy", {**_CROSS_ENTROPY, **_FOUR_TIMES}),
+            Row("LAPM", {}),
+            Row("LAPM, objects by CAM", {"method.objects": "cam"}),
+        ),
+        notes=("images_forwarded",),
+    ),
     "diagnosis": Study(
         "Is it the data, the parts or the loss?",
         "not in the paper",

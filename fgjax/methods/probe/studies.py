@@ -1,0 +1,23 @@
+"""What frozen features reach, by the size of the images."""
+
+from fgjax.config import Row, Study
+
+STUDIES = {
+    "run": Study("The run itself", "the probe as the config has it", (Row("probe", {}),)),
+    "sizes": Study(
+        "Size of the images",
+        "not in a paper",
+        tuple(Row(f"{size} px", {"data.image_size": size}) for size in (128, 160, 224)),
+        also=("mean_class_accuracy",),
+    ),
+    "unseen": Study(
+        "Retrieval of unseen classes",
+        "frozen features; the half of the classes that HDCL searches",
+        tuple(
+            Row(f"{size} px", {"data.image_size": size, "data.zero_shot": True})
+            for size in (128, 224)
+        ),
+        metric="recall@1",
+        also=("map@r",),
+    ),
+}

@@ -1,0 +1,120 @@
+"""The probe: features as the weights give them, and the regression that is fitted to them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fgjax import main, methods
+from fgjax.config import check, override
+from fgjax.errors import UserError
+from fgjax.methods import probe
+from fgjax.methods.probe.method import _fitted
+from fgjax.methods.shared.classifier import whole_images
+from fgjax.training.run import Run
+from tests import tiny
+
+
+@pytest.fixture
+def config(data_dir):
+    return tiny.probe_config(data_dir)
+
+
+def clusters(classes=4, each=(12,), width=6, spread=0.4, seed=0):
+    """Unit vectors around random directions."""
+    rng = np.random.default_rng(seed)
+    middles = rng.normal(size=(classes, width))
+    labels = np.repeat(np.arange(classes), np.resize(each, classes))
+    points = middles[labels] + spread * rng.normal(size=(len(labels), width))
+    return points / np.linalg.norm(points, axis=1, keepdims=True), labels.astype(np.int32)
+
+
+@pytest.fixture
+def run(config, tiny_dataset, tmp_path):
+    return Run(config, tiny_dataset, tmp_path)
+
+
+def test_the_head_is_at_the_minimum_of_its_loss(run):
+    """½‖W‖² + C Σ cross-entropy: its gradient vanishes, bias not regularised."""
+    features, labels = clusters()
+    settings = probe.Config(strengths=(3.0,), iterations=2000)
+    strength, weights, bias = _fitted(settings, features, labels, run)
+    assert strength == 3.0
+    weights, bias = weights[:, :4].astype(np.float64), bias[:4].astype(np.float64)
+    logits = features @ weights + bias
+    likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    error = likely - np.eye(4)[labels]
+    gradient = weights + strength * features.T @ error
+    assert np.abs(gradient).max() < 0.02 * np.abs(strength * features.T).sum(axis=1).max()
+    assert np.abs(strength * error.sum(axis=0)).max() < 0.1
+
+
+def test_cross_validation_takes_the_strength_that_generalises(run):
+    """Too strong, and the largest class is all that is left; among equals the strongest wins."""
+    features, labels = clusters(spread=0.3, each=(40, 8, 8, 8))
+    assert _fitted(probe.Config(strengths=(1e-6, 10.0)), features, labels, run)[0] == 10.0
+    same = np.tile(features[:1], (len(features), 1))
+    assert _fitted(probe.Config(strengths=(100.0, 0.1)), same, labels, run)[0] == 0.1
+
+
+def test_a_class_without_images_is_never_the_answer_and_two_classes_work(run):
+    features, labels = clusters(classes=2)
+    _, weights, bias = _fitted(probe.Config(strengths=(10.0,)), features, labels + 3, run)
+    logits = features @ weights + bias
+    np.testing.assert_array_equal(logits.argmax(axis=1), labels + 3)
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_a_run_measures_what_the_predictor_says_of_new_images(finished_probe):
+    results = json.loads((finished_probe / "results.json").read_text())
+    assert results["protocol"]["backbone_trained"] is False
+    assert results["protocol"]["strength_chosen_by"].startswith("2-fold cross-validation")
+    opened = main.open_run(finished_probe)
+    stored = np.load(finished_probe / "head" / "predictions.npz")
+    assert results["metrics"]["top1"] == np.mean(stored["logits"].argmax(1) == stored["labels"])
+    _, test = whole_images(opened)
+    images = [test._decode(row).copy() for row in range(6)]
+    found = methods.of(opened.config).load_predictor(opened)(images)
+    logits = stored["logits"][:6].astype(np.float64)
+    likely = np.exp(logits - logits.max(axis=1, keepdims=True))
+    likely /= likely.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose([one.probabilities for one in found], likely, rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_features_have_unit_length_and_are_made_once(finished_probe, copy_of):
+    with np.load(finished_probe / "features" / "features.npz") as stored:
+        for split in ("train", "test"):
+            lengths = np.linalg.norm(stored[split], axis=1)
+            np.testing.assert_allclose(lengths, 1, rtol=1e-4)
+    folder = copy_of(finished_probe)
+    (folder / "head" / "done.json").unlink()
+    before = (folder / "features" / "features.npz").stat().st_mtime_ns
+    config = main.open_run(folder).config
+    again = main.run(config, folder, figures=False)
+    assert again == json.loads((finished_probe / "results.json").read_text())
+    assert (folder / "features" / "features.npz").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_unseen_classes_are_searched_without_a_head(config, tmp_path):
+    changed = override(config, {"data.zero_shot": True, "data.held_out": 0.0})
+    results = main.run(changed, tmp_path, figures=False)
+    assert 0 < results["metrics"]["recall@1"] <= 1
+    assert not (tmp_path / "head").exists()
+    opened = main.open_run(tmp_path)
+    with pytest.raises(UserError, match="fgjax search"):
+        methods.of(opened.config).load_predictor(opened)
+    embedded = methods.of(opened.config).load_embedder(opened)(np.zeros((4, 32, 32, 3), np.uint8))
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [("strengths", (), "positive numbers"), ("strengths", (0.0,), "positive numbers"),
+     ("folds", 1, "at least 2"), ("iterations", 0, "at least 1")],
+)  # fmt: skip
+def test_impossible_settings_are_refused(config, field, value, says):
+    with pytest.raises(UserError, match=says):
+        check(override(config, {f"method.{field}": value}), devices=4)
