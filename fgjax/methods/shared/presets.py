@@ -3,8 +3,6 @@
 from fgjax.config import Augmentation, Data, Optimizer, Training
 from fgjax.methods.shared.parts import Grouping
 
-RESNET50 = "timm/resnet50.tv_in1k"
-
 
 def sgd_for(epochs: int) -> Optimizer:
     """SGD of 0.001, a tenth of it in the second half: where the papers say nothing."""
