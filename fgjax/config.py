@@ -86,7 +86,7 @@ class Config:
     name: str = ""
     seed: int = 0
     backbone: str = "resnet50"
-    pretrained: str = ""  # Hub repository or .safetensors file; empty: from scratch
+    pretrained: str = "default"  # the backbone's own; a package, Hub repository or file; '': none
     dtype: str = "float32"  # float32 | bfloat16, of the convolutions
     last_stride: int = 2  # of the backbone's last stage; 1 doubles the last map
     pooling: str = "average"  # average | max | max_average, of the last map

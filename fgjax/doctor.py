@@ -26,12 +26,12 @@ from fgjax.config import Config
 from fgjax.data import datasets
 from fgjax.data.datasets import archives
 from fgjax.errors import UserError
+from fgjax.models import sources
 
 OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
 DEMO = "fgjax train --config=aircraft:demo"
 _ROOT = pathlib.Path(__file__).parents[1]
 _GIB = 2**30
-_FILES = (".safetensors", ".pth", ".pt", ".bin", ".pkl", ".ckpt")  # anything else is on the Hub
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,19 +224,14 @@ def _balance(opened: datasets.Dataset) -> list[Finding]:
 
 def weights(config: Config) -> list[Finding]:
     """The pretrained weights: here, or to be had."""
-    source = config.pretrained
+    source = models.name_weights(config).pretrained
     if not source:
         return [Finding(OK, "weights: none, training starts from scratch")]
-    if pathlib.Path(source).suffix in _FILES:
-        try:
-            models.resolve(source)
-        except UserError as error:
-            return [Finding(PROBLEM, "weights", str(error))]
+    problem = sources.missing(source)
+    if not problem:
         return [Finding(OK, f"weights {source}")]
-    import huggingface_hub
-
-    if isinstance(huggingface_hub.try_to_load_from_cache(source, "model.safetensors"), str):
-        return [Finding(OK, f"weights {source} are cached")]
+    if not sources.on_hub(source):
+        return [Finding(PROBLEM, "weights", problem)]
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if reachable(f"{endpoint}/{source}/resolve/main/model.safetensors"):
         return [Finding(NOTE, f"weights {source} will be downloaded")]

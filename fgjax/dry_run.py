@@ -12,6 +12,7 @@ import jax
 from fgjax import main, methods
 from fgjax.config import Config, check
 from fgjax.data.datasets import assumed
+from fgjax.models import sources
 from fgjax.training.dry import Cost, DryRun
 
 
@@ -76,7 +77,7 @@ def plan(
         f"{config.backbone} at {config.data.image_size} px"
     )
     costs = tuple(run.costs.values())
-    remarks = (assumption, _reuse(run), _weights(config), _memory(compiles=compiles))
+    remarks = (assumption, _reuse(run), _weights(run.config.pretrained), _memory(compiles=compiles))
     return Plan(title, costs, tuple(remark for remark in remarks if remark))
 
 
@@ -104,8 +105,12 @@ def _reuse(run: DryRun) -> str:
     return f"No finished stage is found in {' or '.join(places)}: everything is to be trained."
 
 
-def _weights(config: Config) -> str:
-    return f"The weights {config.pretrained} were not looked for." if config.pretrained else ""
+def _weights(source: str) -> str:
+    """Whether they are here; nothing is downloaded."""
+    if not source:
+        return ""
+    problem = sources.missing(source)
+    return problem[0].upper() + problem[1:] if problem else f"The weights {source} are here."
 
 
 def _memory(*, compiles: bool) -> str:

@@ -55,7 +55,12 @@ def claim(workdir: pathlib.Path, config: Config, *, record: bool = True) -> None
             "choose another with --workdir."
         ) from error
     if not check_owner(workdir, config) and record:
-        write_json(workdir / "config.json", json.loads(json.dumps(identity(config))))
+        write_json(workdir / "config.json", _identity(config))
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """As config.json keeps it: with the weights by name, which a later default may not mean."""
+    return json.loads(json.dumps(identity(models.name_weights(config))))
 
 
 def check_owner(workdir: pathlib.Path, config: Config) -> bool:
@@ -65,7 +70,7 @@ def check_owner(workdir: pathlib.Path, config: Config) -> bool:
       UserError: it holds another config; names the fields.
     """
     path = workdir / "config.json"
-    wanted = json.loads(json.dumps(identity(config)))
+    wanted = _identity(config)
     if path.exists():
         # Stored in full or by an earlier version: what it does not say is what was done before.
         stored = without_added(json.loads(path.read_text()), before(config))
@@ -85,9 +90,10 @@ def fetch(config: Config) -> Dataset:
       UserError: one of them is not here and cannot be downloaded.
     """
     problems, dataset = [], None
-    if config.pretrained:
+    source = models.name_weights(config).pretrained
+    if source:
         try:
-            models.resolve(config.pretrained)
+            models.resolve(source)
         except UserError as error:
             problems.append(str(error).rstrip("."))
     try:
@@ -121,6 +127,7 @@ def run(
     Raises:
       UserError: whatever a person can mend.
     """
+    config = models.name_weights(config)
     check(config, jax.device_count())
     claim(workdir, config)
     dataset = fetch(config)

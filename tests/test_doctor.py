@@ -93,7 +93,9 @@ def test_weights(tmp_path, monkeypatch):
     (found,) = doctor.weights(Config(pretrained=str(tmp_path / "none.safetensors")))
     assert found.level == PROBLEM and "does not exist" in found.remedy
     (found,) = doctor.weights(Config(pretrained="weights.pth"))
-    assert found.level == PROBLEM and "pickle" in found.remedy
+    assert found.level == PROBLEM and "weights.pth does not exist" in found.remedy
+    (found,) = doctor.weights(Config(backbone="resnet_small"))
+    assert found.level == OK and "from scratch" in found.text
     for answer, level in ((True, NOTE), (False, PROBLEM)):
         monkeypatch.setattr(doctor, "reachable", lambda url, answer=answer: answer)
         (found,) = doctor.weights(Config(pretrained="nobody/resnet50.nothing"))

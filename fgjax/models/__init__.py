@@ -11,11 +11,12 @@ from fgjax import own_modules
 from fgjax.errors import UserError
 from fgjax.models import densenet, efficientnet, inception, resnet, vgg
 from fgjax.models.backbone import HEADS, POOLINGS, Backbone, Options, pool
-from fgjax.models.pretrained import load_pretrained, resolve
+from fgjax.models.pretrained import load_pretrained
+from fgjax.models.sources import name_weights, resolve
 
 __all__ = [
-    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "load_pretrained", "pool",
-    "resolve",
+    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "load_pretrained",
+    "name_weights", "pool", "resolve",
 ]  # fmt: skip
 
 _VGGS = {

@@ -1,24 +1,21 @@
 """ImageNet weights: a table of key patterns for each family, checked to the last key.
 
-Sources are a Hugging Face Hub repository (`timm/resnet50.tv_in1k`) or a local `.safetensors` file
-with torchvision's key names. No PyTorch, no pickle.
+Files have the key names of torchvision, timm or efficientnet_lite_pytorch.
 """
 
 import dataclasses
-import hashlib
 import logging
-import pathlib
+import math
 import re
 from collections.abc import Callable
 from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from flax import nnx
 
 from fgjax.errors import UserError
-from fgjax.models import densenet, efficientnet, inception, resnet, vgg
+from fgjax.models import densenet, efficientnet, inception, resnet, sources, vgg
 from fgjax.models.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -95,7 +92,8 @@ def _vgg(model: vgg.VGG) -> tuple[Rule, ...]:
         return (convolutions, Rule(names, None, note=note),
                 Rule(r"classifier\.6|head\.fc", lambda m: ("fc",)))  # fmt: skip
     grid = (vgg.WIDTHS[-1], vgg.GRID, vgg.GRID)
-    to_grid = lambda w: w.reshape(len(w), *grid)  # noqa: E731
+    rows = (math.prod(grid),)
+    to_grid = lambda w: w.reshape(-1, *grid) if w.shape[1:] == rows else w  # noqa: E731
     torchvision = (
         Rule(r"classifier\.0", lambda m: ("hidden", 0), reshape=to_grid),
         Rule(r"classifier\.3", lambda m: ("hidden", 1)),
@@ -133,63 +131,6 @@ def _turned(array: np.ndarray, leaf: str | int, dimensions: int) -> np.ndarray:
     return array.T
 
 
-def resolve(source: str) -> pathlib.Path:
-    """Path of the weights file: a local `.safetensors`, or one fetched from the Hub and cached.
-
-    A file of the Hub is compared with its published SHA-256; one that differs is removed.
-
-    Raises:
-      UserError: the file is missing, is a pickle, is corrupt, or the Hub cannot be reached.
-    """
-    path = pathlib.Path(source).expanduser()
-    if path.suffix in (".pth", ".pt", ".bin", ".pkl", ".ckpt"):
-        raise UserError(
-            f"{source} is a pickle, which fgjax does not open: convert it once with PyTorch, "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'FILE.safetensors')."
-        )
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise UserError(f"the weights file {source} does not exist.")
-        return path
-    import huggingface_hub
-    from huggingface_hub import errors as hub_errors
-
-    try:
-        path = pathlib.Path(huggingface_hub.hf_hub_download(source, "model.safetensors"))
-    except Exception as error:  # the client's own, its HTTP library's, the system's: all mean this
-        offline = isinstance(error, hub_errors.LocalEntryNotFoundError)
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        reason = "the Hub cannot be reached" if offline else said
-        raise UserError(
-            f"the ImageNet weights {source} are not cached and could not be downloaded ({reason}); "
-            "give a local file with --config.pretrained=FILE.safetensors, or train from scratch "
-            "with --config.pretrained=''."
-        ) from error
-    _check_download(path, source)
-    return path
-
-
-def _check_download(path: pathlib.Path, source: str) -> None:
-    """The Hub's cache names a large file by its SHA-256; anything else must at least parse."""
-    blob = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        with open(blob, "rb") as file:
-            fits = hashlib.file_digest(file, "sha256").hexdigest() == blob.name
-    else:
-        try:
-            with safetensors.safe_open(blob, "numpy"):
-                fits = True
-        except (safetensors.SafetensorError, OSError):
-            fits = False
-    if not fits:
-        for broken in {path, blob}:
-            broken.unlink(missing_ok=True)
-        raise UserError(
-            f"the downloaded weights {source} are corrupt and were removed from the cache: "
-            "run the same command again to fetch them once more."
-        )
-
-
 def load_pretrained(model: Backbone, source: str) -> list[str]:
     """Fill a backbone with pretrained weights, in place.
 
@@ -197,19 +138,22 @@ def load_pretrained(model: Backbone, source: str) -> list[str]:
 
     Args:
       model: a module made by `fgjax.models.build`.
-      source: Hub repository or local `.safetensors` file with torchvision's or timm's keys.
+      source: as `resolve` takes it.
 
     Returns:
       Notes for the log, such as that the head was replaced.
 
     Raises:
-      UserError: listing together every unmapped key, wrong shape and unfilled parameter.
+      UserError: the weights are not to be had, or no family of that class is known; or a list of
+        every unmapped key, wrong shape and unfilled parameter.
     """
-    path = resolve(source)
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except Exception as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}).") from error
+    if type(model) not in _RULES:
+        raise UserError(
+            f"no pretrained weights are known for {type(model).__name__}: say "
+            "--config.pretrained='', and fill a backbone of your own where it is made."
+        )
+    path = sources.resolve(source)
+    arrays = sources.read(path)
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     wanted = cast(dict[Path, Any], dict(nnx.to_flat_state(state)))
     shapes = {target: variable.get_value().shape for target, variable in wanted.items()}

@@ -21,7 +21,7 @@ import numpy as np
 
 from fgjax.errors import UserError
 
-SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
+SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".ckpt", ".tar")  # files are known by their content
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _WRAPPERS = ("state_dict", "model")  # under which training scripts keep the state dict

@@ -45,6 +45,7 @@ class Run:
     finished: bool = False
 
     def __post_init__(self):
+        self.config = models.name_weights(self.config)
         labels = self.dataset.train.labels
         self.train_indices, self.held_out_indices = split_held_out(
             labels, self.config.data.held_out, seed=self.config.seed

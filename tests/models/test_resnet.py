@@ -9,7 +9,7 @@ from flax import nnx
 
 from fgjax import models
 from fgjax.errors import UserError
-from fgjax.models import layers, pretrained, resnet
+from fgjax.models import layers, resnet
 
 
 def build(name="resnet18", classes=5):
@@ -147,11 +147,10 @@ def test_what_does_not_fit_is_listed_together(tmp_path):
     assert "nothing fills stages.2.1.bn2.scale" in text
 
 
-def test_sources_that_cannot_be(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="pickle"):
-        pretrained.resolve("weights.pth")
-    with pytest.raises(UserError, match="does not exist"):
-        pretrained.resolve(str(tmp_path / "none.safetensors"))
+def test_sources_that_cannot_be(tmp_path):
+    for name in ("none.safetensors", "none.pth", "none.pt", "none.bin"):
+        with pytest.raises(UserError, match=f"{name} does not exist"):
+            models.resolve(str(tmp_path / name))
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not a readable safetensors"):
         models.load_pretrained(build(), str(tmp_path / "bad.safetensors"))

@@ -21,7 +21,6 @@ def preset(dataset: str, *, probability_threshold: float = 0.7) -> Config:
 
     return Config(
         backbone="resnet50",
-        pretrained=presets.RESNET50,
         data=Data(dataset=dataset, image_size=448),
         method=ccfr.Config(
             rerank=Reranking(probability_threshold=probability_threshold),

@@ -29,7 +29,6 @@ def preset(
     original, object_, parts = fusion
     return Config(
         backbone="resnet50",
-        pretrained=presets.RESNET50,
         data=Data(dataset=dataset, image_size=448),
         method=ghns.Config(
             alpha=alpha,

@@ -16,7 +16,6 @@ def preset(dataset: str) -> Config:
     sgd = Optimizer("sgd", 1e-3, weight_decay=5e-6, schedule="constant", clip=5.0)
     return Config(
         backbone="resnet50",
-        pretrained=presets.RESNET50,
         last_stride=1,
         pooling="max_average",
         data=Data(dataset=dataset, zero_shot=True, image_size=280, held_out=0.0),

@@ -15,7 +15,6 @@ def preset(dataset: str, *, lambda_: float, alpha: float = 1.0, part_size: int =
     sgd = Optimizer("sgd", 1e-3, schedule="step", decay_rate=0.09, decay_epochs=50)
     return Config(
         backbone="resnet50",
-        pretrained=presets.RESNET50,
         data=Data(dataset=dataset, image_size=448),
         method=lapm.Config(
             lambda_=lambda_,

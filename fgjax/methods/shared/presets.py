@@ -4,7 +4,6 @@ from fgjax.config import Augmentation, Config, Data, Optimizer, Training
 from fgjax.errors import UserError
 from fgjax.methods.shared.parts import Grouping
 
-RESNET50 = "timm/resnet50.tv_in1k"
 FROZEN = "stem,stage1,stage2"
 
 
@@ -45,7 +44,7 @@ def small(config: Config, *, demo: bool) -> None:
         raise UserError(
             "small is for photographs and demo for the drawn aircraft: name one of them."
         )
-    config.backbone, config.pretrained = "efficientnet_lite0", "default"
+    config.backbone = "efficientnet_lite0"
     config.freeze = FROZEN
     config.data.image_size, config.data.workers = 128, 0
 
