@@ -15,7 +15,7 @@ from fgjax import methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
-from fgjax.training import compilation
+from fgjax.training import compilation, freezing
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ def run(
       UserError: whatever a person can mend.
     """
     check(config, jax.device_count())
+    freezing.check(config)
     claim(workdir, config)
     dataset = fetch(config)
     where = {
