@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from fgjax import own_modules
 from fgjax.errors import UserError
-from fgjax.models import densenet, inception, resnet, vgg
+from fgjax.models import densenet, efficientnet, inception, resnet, vgg
 from fgjax.models.backbone import HEADS, POOLINGS, Backbone, Options, pool
 from fgjax.models.pretrained import load_pretrained, resolve
 
@@ -23,7 +23,10 @@ _VGGS = {
     for name, depths in vgg.DEPTHS.items()
     for suffix in ("", "_bn")
 }
-NAMES = (*resnet.ARCHITECTURES, *_VGGS, *densenet.ARCHITECTURES, "inception_v3")
+NAMES = (
+    *resnet.ARCHITECTURES, *_VGGS, *densenet.ARCHITECTURES, "inception_v3",
+    *efficientnet.ARCHITECTURES,
+)  # fmt: skip
 
 
 def build(
@@ -71,6 +74,8 @@ def build(
         return vgg.VGG(depths, options, batch_norm=batch_norm, rngs=rngs)
     if name in densenet.ARCHITECTURES:
         return densenet.DenseNet(*densenet.ARCHITECTURES[name], options, rngs=rngs)
+    if name in efficientnet.ARCHITECTURES:
+        return efficientnet.EfficientNetLite(*efficientnet.ARCHITECTURES[name], options, rngs=rngs)
     return inception.Inception(options, rngs=rngs)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fgjax.models import convolution
+from fgjax.models import convolution, depthwise
 from fgjax.models.convolution import convolve
 
 # He initialisation over fan-out, as torchvision's ResNet and VGG, and over fan-in, as its DenseNet.
@@ -18,7 +18,7 @@ kaiming_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nnx.Module):
-    """2-D convolution on NHWC with torchvision's symmetric padding.
+    """2-D convolution on NHWC with torchvision's symmetric padding, or TensorFlow's "same".
 
     Kernel [height, width, in, out]; parameters stay float32, the product runs in `dtype`.
     """
@@ -30,7 +30,7 @@ class Conv(nnx.Module):
         kernel_size: int | tuple[int, int],
         *,
         stride: int = 1,
-        padding: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] | str | None = None,
         use_bias: bool = False,
         dtype: DTypeLike = jnp.float32,
         initializer: nnx.Initializer = kaiming_fan_out,
@@ -40,6 +40,9 @@ class Conv(nnx.Module):
         if padding is None:
             padding = (size[0] // 2, size[1] // 2)
         self.padding = (padding, padding) if isinstance(padding, int) else padding
+        self.same = padding == "same"
+        if self.same:
+            self.padding = (0, 0)
         self.stride = stride
         self.dtype = dtype
         self.kernel = nnx.Param(initializer(rngs.params(), (*size, in_features, out_features)))
@@ -47,10 +50,40 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        x = convolve(x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding)
+        x = x.astype(self.dtype)
+        if self.same:
+            edges = [depthwise.same(n, k, self.stride) for n, k in zip(x.shape[1:3], kernel.shape)]
+            x = jnp.pad(x, [(0, 0), *edges, (0, 0)])
+        x = convolve(x, kernel, stride=self.stride, padding=self.padding)
         if self.bias is not None:
             x = x + self.bias[...].astype(self.dtype)
         return x
+
+
+class DepthwiseConv(nnx.Module):
+    """2-D depthwise convolution on NHWC with TensorFlow's "same" padding.
+
+    Kernel [k, k, 1, features]; parameters stay float32, the product runs in `dtype`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stride = stride
+        self.dtype = dtype
+        # One input for each output: He's fan-in is k², and so is TensorFlow's fan-out.
+        shape = (kernel_size, kernel_size, 1, features)
+        self.kernel = nnx.Param(kaiming_fan_in(rngs.params(), shape))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        return depthwise.depthwise(x.astype(self.dtype), kernel, stride=self.stride)
 
 
 class BatchNorm(nnx.Module):
@@ -59,11 +92,20 @@ class BatchNorm(nnx.Module):
     Momentum 0.1 (new = 0.9 old + 0.1 batch); the running variance takes the unbiased estimate,
     n / (n − 1), as PyTorch does, while the batch itself is normalised by the biased one.
     Statistics are float32 whatever the input. `use_running_average` is what `model.eval()` sets.
+    `activation` follows: "none" or "relu6", the minimum of ReLU and 6.
     """
 
-    def __init__(self, features: int, *, epsilon: float = 1e-5, momentum: float = 0.1):
+    def __init__(
+        self,
+        features: int,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.1,
+        activation: str = "none",
+    ):
         self.epsilon = epsilon
         self.momentum = momentum
+        self.activation = activation
         self.use_running_average = False
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
@@ -84,7 +126,8 @@ class BatchNorm(nnx.Module):
             self.var[...] += self.momentum * (jax.lax.stop_gradient(unbiased) - self.var[...])
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         shift = self.bias[...] - mean * scale
-        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+        x = x * scale.astype(x.dtype) + shift.astype(x.dtype)
+        return jax.nn.relu6(x) if self.activation == "relu6" else x
 
 
 class Linear(nnx.Module):

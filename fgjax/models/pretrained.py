@@ -18,7 +18,7 @@ import safetensors.numpy
 from flax import nnx
 
 from fgjax.errors import UserError
-from fgjax.models import densenet, inception, resnet, vgg
+from fgjax.models import densenet, efficientnet, inception, resnet, vgg
 from fgjax.models.backbone import Backbone
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,11 @@ _INCEPTION = (
     Rule(r"fc", lambda m: ("fc",)),
     Rule(r"AuxLogits\..*", None, note="the auxiliary head is not used"),
 )
+# The keys of the package efficientnet-lite-pytorch.
+_EFFICIENTNET = (
+    Rule(r"_(conv_stem|conv_head|bn0|bn1|fc)", lambda m: (m[1],)),
+    Rule(r"_blocks\.(\d+)\._(\w+)", lambda m: ("blocks", int(m[1]), m[2])),
+)
 
 
 def _vgg(model: vgg.VGG) -> tuple[Rule, ...]:
@@ -109,6 +114,7 @@ _RULES: dict[type[Backbone], Callable[..., tuple[Rule, ...]]] = {
     vgg.VGG: _vgg,
     densenet.DenseNet: lambda model: _DENSENET,
     inception.Inception: lambda model: _INCEPTION,
+    efficientnet.EfficientNetLite: lambda model: _EFFICIENTNET,
 }
 _LEAVES = {
     "weight": ("kernel", "scale"), "bias": ("bias",),

@@ -2,6 +2,9 @@
 
     PYTHONPATH=. python tests/models/golden.py          compares every number with torchvision's
     PYTHONPATH=. python tests/models/golden.py --write  and writes golden.json.gz anew
+    PYTHONPATH=. python tests/models/golden.py --write efficientnet_lite0     this network's alone
+
+EfficientNet-Lite, which torchvision lacks, is compared with tests/models/torch_lite.py.
 
 needs `pip install torch==2.13.0`, then `pip install --no-deps torchvision==0.28.0 timm==1.0.31`.
 The tests read golden.json.gz instead: key names, shapes, and for every array its norm and some
@@ -49,7 +52,9 @@ def weights(shapes):
             arrays[key] = rng.standard_normal(shape, np.float32) * np.float32(deviation)
         elif key.endswith("running_var"):
             arrays[key] = rng.uniform(0.8, 1.2, shape).astype(np.float32)
-        elif key.endswith("bn3.weight"):  # large branches would amplify rounding block by block
+        elif key.endswith(
+            ("bn3.weight", "_bn2.weight")
+        ):  # large branches would amplify rounding block by block
             arrays[key] = rng.uniform(0.05, 0.15, shape).astype(np.float32)
         elif key.endswith("weight"):
             arrays[key] = rng.uniform(0.2, 0.5, shape).astype(np.float32)
@@ -59,8 +64,12 @@ def weights(shapes):
 
 
 def batch(name):
-    """Normalised images NHWC and labels; Inception needs larger ones."""
-    rng, size = generator("images"), 139 if name.startswith("inception") else 96
+    """Normalised images NHWC and labels; Inception needs larger ones.
+
+    Lite's are of a size that is halved from even and odd ones, with kernels of 3 and of 5.
+    """
+    sizes = {"inception": 139, "efficientnet": 90}
+    rng, size = generator("images"), sizes.get(name.partition("_")[0], 96)
     images = rng.standard_normal((BATCH, size, size, 3), np.float32)
     return images, np.array([3, 141, 592, 653])
 
@@ -85,7 +94,8 @@ def ours(name, path, dtype=jnp.float32):
     """Arrays by name: maps and logits of evaluation and training, statistics after, gradients."""
     images, labels = batch(name)
     model = load(name, path, dtype)
-    mean, deviation = IMAGENET  # torchvision is given what is left after scaling by them
+    # PyTorch is given what is left after scaling: torchvision by ImageNet's, Inception's too.
+    mean, deviation = model.pixels if name.startswith("efficientnet") else IMAGENET
     images = jnp.asarray(images, dtype) * jnp.array(deviation, dtype) + jnp.array(mean, dtype)
     model.eval()
     graph, *state = nnx.split(model, nnx.Param, ...)
@@ -136,6 +146,10 @@ def torchvision():
 
 
 def _torch_model(name):
+    if name.startswith("efficientnet"):
+        from tests.models import torch_lite
+
+        return torch_lite.Lite(name).eval()
     options = {"weights": None}
     if name.startswith("inception"):
         options |= {"aux_logits": False, "transform_input": True, "init_weights": False}
@@ -152,6 +166,9 @@ def _without_dropout(model):
 
 def _taps(name, model):
     """Modules whose outputs are our maps, by our names."""
+    if name.startswith("efficientnet"):
+        return {"stem": model.stem, "stage1": model.ends[1], "stage2": model.ends[2],
+                "stage3": model.ends[4], "stage4": model.head}  # fmt: skip
     if name.startswith("resnet"):
         return {
             "stem": model.maxpool,
@@ -219,9 +236,9 @@ def errors(found, wanted, group):
 def _main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("names", nargs="*")
     options = parser.parse_args()
-    golden, worst = {}, {}
+    golden, worst = read() if options.names else {}, {}
     torchvision()
     import timm
 
@@ -241,7 +258,10 @@ def _main():
                     print(f"{name:13} {dtype} {group:9} {measured[largest]:.1e}  {largest}")
                     key = f"{group}, {dtype}"
                     worst[key] = max(worst.get(key, 0.0), measured[largest])
-        timm_shapes = {k: list(v.shape) for k, v in timm.create_model(name).state_dict().items()}
+        timm_shapes = {}  # its Lite has other keys throughout, which are not read
+        if not name.startswith("efficientnet"):
+            there = timm.create_model(name).state_dict()
+            timm_shapes = {k: list(v.shape) for k, v in there.items()}
         golden[name] = {
             "torchvision": shapes,
             "timm": {k: v for k, v in timm_shapes.items() if shapes.get(k) != v},

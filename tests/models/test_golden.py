@@ -1,4 +1,4 @@
-"""Every published architecture against torchvision's numbers; see golden.py."""
+"""Every published architecture against PyTorch's numbers; see golden.py."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,8 @@ def as_timm(arrays, shapes):
     return renamed
 
 
-QUICK = ("resnet18", "resnet50", "vgg16_bn")  # each kind of block; the deeper ones are slow
+# Each kind of block; the deeper ones are slow.
+QUICK = ("resnet18", "resnet50", "vgg16_bn", "efficientnet_lite0")
 
 
 @pytest.mark.parametrize(
