@@ -60,6 +60,10 @@ class Optimizer:
     decay_epochs: int = 30
     warmup_epochs: float = 0.0
     clip: float = 0.0  # largest global norm of the gradient; 0: no clipping
+    # Decay of the parameters' running average, which is measured and saved in their place; 0: none.
+    ema: float = added(0.0, before=0.0)
+    # Micro-batches that a batch is cut into, one after the other, for a fraction of the memory.
+    accumulate: int = added(1, before=1)
 
 
 @dataclasses.dataclass
@@ -69,6 +73,11 @@ class Training:
     epochs: int = 30
     batch_size: int = 32  # over all devices
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Examples that the loss sees at once."""
+        return self.batch_size // self.optimizer.accumulate
 
 
 @dataclasses.dataclass
@@ -91,6 +100,8 @@ class Config:
     last_stride: int = 2  # of the backbone's last stage; 1 doubles the last map
     pooling: str = "average"  # average | max | max_average, of the last map
     dropout: float = 0.0  # share of the pooled feature that training drops
+    # Maps of the backbone (stem,stage1) or globs of its modules (stages.0.*) that no stage changes.
+    freeze: str = added("", before="")
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     reuse: str = ""  # workdir of another run, whose finished stages are taken where they fit
@@ -189,7 +200,8 @@ def check(config: Config, devices: int) -> None:
     scale = data.augmentation.crop_scale
     _require(0 < scale <= 1, "data.augmentation.crop_scale", scale, "above 0 and at most 1")
     _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
-    for key, value in flatten(config).items():
+    flat = flatten(config)
+    for key, value in flat.items():
         name = key.rsplit(".", 1)[-1]
         if name == "batch_size":
             _require(value > 0, key, value, "positive")
@@ -203,10 +215,27 @@ def check(config: Config, devices: int) -> None:
         elif key.endswith("optimizer.schedule"):
             kinds = ("step", "cosine", "constant")
             _require(value in kinds, key, value, "step, cosine or constant")
+        elif key.endswith("optimizer.ema"):
+            _require(0 <= value < 1, key, value, "at least 0 and below 1")
+        elif key.endswith("optimizer.accumulate"):
+            _require(value >= 1, key, value, "1 or more")
+            if value > 1:
+                _check_micro_batches(flat, key, devices)
     known = getattr(config.method, "searches_unseen_classes", False)
     wanted = "False: this method classifies, and would not know the classes of the other half"
     _require(known or not data.zero_shot, "data.zero_shot", True, wanted)
     config.method.validate()
+
+
+def _check_micro_batches(flat: dict[str, Any], key: str, devices: int) -> None:
+    """Every batch size beside an optimizer, or below what it stands beside, must be divisible."""
+    accumulate: int = flat[key]
+    place = key.rsplit(".", 2)[0] + "."
+    for field, size in flat.items():
+        if field.startswith(place) and field.endswith("batch_size"):
+            wanted = f"a number of equal parts of config.{field} = {size}, each divisible by the"
+            _require(size % (accumulate * devices) == 0, key, accumulate,
+                     f"{wanted} {devices} devices")  # fmt: skip
 
 
 def _require(condition: bool, field: str, value: Any, wanted: str) -> None:
@@ -222,6 +251,15 @@ def one_of(field: str, value: Any, *choices: str) -> None:
 def require(condition: bool, field: str, value: Any, wanted: str) -> None:
     """`check`'s refusal, for the methods' own fields: "config.method.FIELD is …"."""
     _require(condition, f"method.{field}", value, wanted)
+
+
+def require_classes(field: str, training: Training, per_class: int) -> None:
+    """Refuse batches of `config.method.FIELD` that do not hold whole classes, two at least."""
+    size, parts = training.micro_batch_size, training.optimizer.accumulate
+    each = f" in each of its {parts} micro-batches" if parts > 1 else ""
+    wanted = f"a multiple of per_class = {per_class} with at least two classes{each}"
+    fine = size >= 2 * per_class and size % per_class == 0
+    require(fine, f"{field}.batch_size", training.batch_size, wanted)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fgjax import methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
-from fgjax.training import compilation
+from fgjax.training import compilation, freezing
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ def run(
     """
     config = models.name_weights(config)
     check(config, jax.device_count())
+    freezing.check(config)
     claim(workdir, config)
     dataset = fetch(config)
     where = {

@@ -32,13 +32,13 @@ def counting() -> Iterator[dict[str, dict[str, int]]]:
         current.append(name)
         return found
 
-    def counted_step(*arguments):
-        step = make_step(*arguments)
+    def counted_step(*arguments, **options):
+        step = make_step(*arguments, **options)
 
-        def call(trained, rest, optimizer, statistics, batch, number):
+        def call(state, statistics, batch, number):
             add("steps", 1)
             add("trained_images", images(batch, len(batch["label"])))
-            return step(trained, rest, optimizer, statistics, batch, number)
+            return step(state, statistics, batch, number)
 
         call._cache_size = step._cache_size
         return call

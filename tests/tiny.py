@@ -22,6 +22,10 @@ class Net(Backbone):
         self.conv3 = conv(widths[1], widths[2], 3, stride=options.last_stride)
         self.norms = nnx.List([layers.BatchNorm(width) for width in widths])
 
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """A convolution and its norm."""
+        return {f"stage{n}": (f"conv{n}", f"norms.{n - 1}") for n in (1, 2, 3)}
+
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         """Pixels [B, H, W, 3] to maps by name, `pooled` and `logits`."""
         x, outputs = self.normalize(images), {}

@@ -23,6 +23,12 @@ class PatchNet(Backbone):
         ])  # fmt: skip
         self.norms = nnx.List([layers.BatchNorm(width) for width in widths])
 
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """What `--config.freeze=stage1` keeps as it is."""
+        maps = {f"stage{n}": (f"convolutions.{n - 1}", f"norms.{n - 1}") for n in (1, 2, 3)}
+        maps["stage1"] += ("patches",)
+        return maps
+
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         """Pixels [B, H, W, 3] to maps by name, `pooled` and `logits`."""
         x, outputs = self.patches(self.normalize(images)), {}

@@ -65,9 +65,11 @@ class Backbone(nnx.Module):
       channels: C of the last map.
       features: D of `pooled`.
       fc: the classifier, [D, num_classes] but for VGG's original head.
+      heads: names of the modules above the maps.
     """
 
     pixels: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = IMAGENET
+    heads: ClassVar[tuple[str, ...]] = ("fc",)
 
     def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
         self.channels = channels
@@ -76,6 +78,14 @@ class Backbone(nnx.Module):
         self.pooling = options.pooling
         self.dropout = layers.Dropout(options.dropout)
         self.fc = layers.Linear(self.features, options.num_classes, rngs=rngs)
+
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """Dotted paths of the modules that compute each map from the one before it.
+
+        `config.freeze` takes maps by these names; a family that has none to say is frozen by
+        patterns of module names alone.
+        """
+        return {}
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Pixels [B, H, W, 3] in [0, 255] as the network's weights want them, float32 or wider."""

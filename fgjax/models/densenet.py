@@ -82,6 +82,14 @@ class DenseNet(Backbone):
         self.norm5 = layers.BatchNorm(widths[-1][1])
         self.fc.bias[...] = jnp.zeros_like(self.fc.bias[...])
 
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """A dense block and the transition before it; the final norm belongs to the last map."""
+        maps = {"stem": ("conv0", "norm0"), "stage1": ("blocks.0",)}
+        for index in range(1, len(self.blocks)):
+            maps[f"stage{index + 1}"] = (f"transitions.{index - 1}", f"blocks.{index}")
+        maps[f"stage{len(self.blocks)}"] += ("norm5",)
+        return maps
+
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x = jax.nn.relu(self.norm0(self.conv0(self.normalize(images))))
         x = layers.max_pool(x, 3, stride=2, padding=1)

@@ -99,6 +99,7 @@ _BLOCKS = {
     "Mixed_6d": _grid17(160), "Mixed_6e": _grid17(192),
     "Mixed_7a": _TO_GRID8, "Mixed_7b": _GRID8, "Mixed_7c": _GRID8,
 }  # fmt: skip
+_STEM = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3")
 _STAGE_ENDS = {"Mixed_5d": "stage1", "Mixed_6e": "stage2", "Mixed_7c": "stage3"}
 
 
@@ -170,6 +171,16 @@ class Inception(Backbone):
             block = Mixed(features, branches, stride=stride, **shared)
             setattr(self, name, block)
             features = block.out_features
+
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """The convolutions before the first block; the blocks up to the end of each stage."""
+        maps: dict[str, tuple[str, ...]] = {"stem": _STEM}
+        blocks: tuple[str, ...] = ()
+        for name in _BLOCKS:
+            blocks += (name,)
+            if name in _STAGE_ENDS:
+                maps[_STAGE_ENDS[name]], blocks = blocks, ()
+        return maps
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x = self.Conv2d_1a_3x3(self.normalize(images))

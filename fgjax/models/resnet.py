@@ -108,6 +108,11 @@ class ResNet(Backbone):
             stages.append(nnx.List(blocks))
         self.stages = nnx.List(stages)
 
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """The stem's convolution and norm; the blocks of each stage."""
+        stages = {f"stage{index + 1}": (f"stages.{index}",) for index in range(len(self.stages))}
+        return {"stem": ("conv1", "bn1"), **stages}
+
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x = jax.nn.relu(self.bn1(self.conv1(self.normalize(images))))
         if self.stem_pool:

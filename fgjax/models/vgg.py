@@ -31,6 +31,8 @@ class Block(nnx.Module):
 class VGG(Backbone):
     """A VGG network; see the module's docstring for the output."""
 
+    heads = ("hidden", "fc")
+
     def __init__(
         self, depths: tuple[int, ...], options: Options, *, batch_norm: bool, rngs: nnx.Rngs
     ):
@@ -54,6 +56,10 @@ class VGG(Backbone):
             self.hidden.append(layers.Linear(inner, HIDDEN, rngs=rngs))
             self.hidden.append(layers.Linear(HIDDEN, HIDDEN, rngs=rngs))
             self.fc = layers.Linear(HIDDEN, options.num_classes, rngs=rngs)
+
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """The blocks of each stage."""
+        return {f"stage{index + 1}": (f"stages.{index}",) for index in range(len(self.stages))}
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x, outputs = self.normalize(images), {}

@@ -5,6 +5,7 @@ have, networks hold zeros, and stages keep in memory what they would have writte
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Hashable, Iterator
@@ -19,6 +20,7 @@ from fgjax.data.loading import Example, ImageReader, Transform, transform_of
 from fgjax.training import fit, forward, sharding
 from fgjax.training.run import Run, T
 from fgjax.training.stage import Identity, Stage
+from fgjax.training.step import Loss, initial_state
 
 
 class Memory(NamedTuple):
@@ -27,7 +29,7 @@ class Memory(NamedTuple):
     Attributes:
       peak: what the compiled step is given and returns, and what it needs in between.
       model: of it, parameters and running averages.
-      optimizer: its state.
+      optimizer: its state, and the parameters' running average.
       batch: a device's share of the examples.
     """
 
@@ -234,20 +236,23 @@ class DryRun(Run):
     def _fit(
         self,
         model: nnx.Module,
-        loss: fit.Loss,
+        loss: Loss,
         batches: fit.Batches,
         *,
         optimizer: Any,
         epochs: int,
         key: jax.Array,
         saving: Any,
-        trainable: Any = nnx.Param,
+        trainable: Any,
+        ema: float,
+        accumulate: int,
         before_epoch: Callable[..., Any] | None = None,
         evaluator: Callable[..., Any] | None = None,
         **others: Any,
     ) -> None:
         """What happens between the steps as `fit` does it, and the step once."""
         del others
+        fit.require_micro_batches(batches.batch_size, accumulate)
         cost, statistics = self._current, {}
         model.eval()
         self._in_fit = True
@@ -264,12 +269,13 @@ class DryRun(Run):
         steps = epochs * batches.steps_per_epoch
         step = AbstractStep(
             model, loss, _batch_of(example, batches.batch_size),
-            optimizer=optimizer, statistics=statistics, trainable=trainable,
+            optimizer=optimizer, statistics=statistics, trainable=trainable, ema=ema,
+            accumulate=accumulate,
         )  # fmt: skip
         cost.steps += steps
         cost.trained_images += steps * batches.batch_size * _images_in(example)
         cost.parameters = max(cost.parameters, _size(nnx.state(model, nnx.Param)))
-        cost.trained_parameters = max(cost.trained_parameters, _size(step.given["trained"]))
+        cost.trained_parameters = max(cost.trained_parameters, _size(step.state["trained"]))
         if self.compiles:
             if step.key not in self._analyses:
                 self._analyses[step.key] = step.analyse()
@@ -286,54 +292,61 @@ class AbstractStep:
     def __init__(
         self,
         model: nnx.Module,
-        loss: fit.Loss,
+        loss: Loss,
         batch: Example,
         *,
         optimizer: Any,
         statistics: Any,
         trainable: Any = nnx.Param,
+        ema: float = 0.0,
+        accumulate: int = 1,
     ):
         fit.set_mode(model, trainable)
         graph, trained, rest = nnx.split(model, trainable, ...)
-        values = nnx.to_pure_dict(trained)
-        self.given = {
-            "trained": sharding.abstract(values),
-            "rest": sharding.abstract(nnx.to_pure_dict(rest)),
-            "optimizer": sharding.abstract(jax.eval_shape(optimizer.init, values)),
-            "statistics": sharding.abstract(statistics),
-            "batch": sharding.abstract(batch, split=True),
-        }
-        self.loss = loss
-        key = jax.random.key(0)
-        self._step = fit.make_step(graph, trained, rest, loss, optimizer, trainable, key)
+        init = functools.partial(jax.eval_shape, optimizer.init)
+        self.state = sharding.abstract(initial_state(model, trainable, init, ema=ema))
+        self.statistics = sharding.abstract(statistics)
+        self.batch = sharding.abstract(batch, split=True)
+        self.loss, self.accumulate = loss, accumulate
+        self._make = functools.partial(
+            fit.make_step, graph, trained, rest, loss, optimizer, trainable, jax.random.key(0),
+            ema=ema,
+        )  # fmt: skip
         # Learning rates and random keys differ from stage to stage, and take the same memory.
-        self.key = (graph, loss, repr(trainable), _hashable(self.given))
+        given = _hashable((self.state, self.statistics, self.batch))
+        self.key = (graph, loss, repr(trainable), accumulate, given)
 
     def compile(self) -> tuple[jax.stages.Lowered, jax.stages.Compiled]:
         """The step as `fit` compiles it, on a CPU without the optimizations of machine code."""
-        lowered = self._step.lower(*self.given.values(), 0)
+        lowered = self._lowered(self.accumulate)
         quick: dict[str, str | bool] = {}
         if jax.default_backend() == "cpu":
             quick = {"xla_backend_optimization_level": "0"}
         return lowered, lowered.compile(compiler_options=quick)
 
+    def _lowered(self, accumulate: int) -> jax.stages.Lowered:
+        step = self._make(accumulate=accumulate)
+        return step.lower(self.state, self.statistics, self.batch, 0)
+
     def analyse(self) -> tuple[Memory | None, float]:
         """Memory on each device and operations on all of them."""
         lowered, compiled = self.compile()
+        # XLA counts what a loop does once, so micro-batches are counted as the batch that they are.
+        operations = _operations(lowered if self.accumulate == 1 else self._lowered(1))
         found = compiled.memory_analysis()
         if found is None:  # a backend that does not say
-            return None, _operations(lowered)
+            return None, operations
         peak = (
             found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
             - found.alias_size_in_bytes
         )  # fmt: skip
         memory = Memory(
             peak,
-            model=_bytes(self.given["trained"]) + _bytes(self.given["rest"]),
-            optimizer=_bytes(self.given["optimizer"]),
-            batch=_bytes(self.given["batch"]) // jax.device_count(),
+            model=_bytes(self.state["trained"]) + _bytes(self.state["rest"]),
+            optimizer=_bytes(self.state["optimizer"]) + _bytes(self.state.get("average", {})),
+            batch=_bytes(self.batch) // jax.device_count(),
         )
-        return memory, _operations(lowered)
+        return memory, operations
 
 
 def _batch_of(example: Example, size: int) -> Example:

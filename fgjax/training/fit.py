@@ -1,7 +1,6 @@
 """The training loop. There is one."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 import time
@@ -20,15 +19,11 @@ from fgjax.config import Checkpoints as CheckpointConfig
 from fgjax.config import Data
 from fgjax.data import loading
 from fgjax.errors import UserError
-from fgjax.training import checkpoints, compilation, sharding
+from fgjax.training import checkpoints, sharding
 from fgjax.training.logging import MetricsWriter
+from fgjax.training.step import Batch, Loss, Metrics, initial_state, make_step, variables
 
 log = logging.getLogger(__name__)
-
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
-# Of a module, of the class that a method needs, a batch, the epoch's statistics and a key.
-Loss = Callable[[Any, Batch, Any, jax.Array], tuple[jax.Array, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +60,8 @@ def fit(
     key: jax.Array,
     folder: pathlib.Path,
     trainable: Any = nnx.Param,
+    ema: float = 0.0,
+    accumulate: int = 1,
     before_epoch: Callable[[nnx.Module, int, jax.Array], Any] | None = None,
     evaluator: Callable[[nnx.Module, int], dict[str, float]] | None = None,
     saving: CheckpointConfig | None = None,
@@ -82,35 +79,40 @@ def fit(
       folder: for checkpoints and metrics.
       trainable: nnx filter. A module without a trainable parameter keeps its batch norm in
         evaluation mode.
+      ema: decay of the parameters' and running statistics' average (`step.moved`), which the
+        evaluator sees and which the model ends with; 0: none.
+      accumulate: micro-batches that a batch is cut into; the loss sees one at a time.
       before_epoch: `(model, epoch, key) -> statistics`, arrays of fixed shape that every step of
-        the epoch gets; they are saved, because in mid-epoch they cannot be recomputed.
+        the epoch gets, from the parameters that are trained, not their average; they are saved,
+        because in mid-epoch they cannot be recomputed.
       evaluator: `(model, epoch) -> metrics`, called every `saving.evaluate_every` epochs.
       saving: when to save and to evaluate.
       title: for the progress bar.
 
     Raises:
-      UserError: a loss or gradient is not finite; the last checkpoint is intact.
+      UserError: a loss or gradient is not finite; the last checkpoint is intact. Or batches cannot
+        be cut into micro-batches.
     """
     saving = saving or CheckpointConfig()
+    require_micro_batches(batches.batch_size, accumulate)
     set_mode(model, trainable)
     graph, trained, rest = nnx.split(model, trainable, ...)
-    structure = functools.partial(nnx.merge, graph)
-    state = {
-        "trained": sharding.replicate(nnx.to_pure_dict(trained)),
-        "rest": sharding.replicate(nnx.to_pure_dict(rest)),
-        "optimizer": sharding.replicate(optimizer.init(nnx.to_pure_dict(trained))),
-    }
-    step_function = make_step(graph, trained, rest, loss, optimizer, trainable, key)
+    state = sharding.replicate(initial_state(model, trainable, optimizer.init, ema=ema))
+    step_function = make_step(
+        graph, trained, rest, loss, optimizer, trainable, key, ema=ema, accumulate=accumulate
+    )
 
-    def current_model() -> nnx.Module:
-        merged = structure(*_with_values(trained, rest, state["trained"], state["rest"]))
-        merged.eval()
-        return merged
+    def current_model(*, averaged: bool) -> nnx.Module:
+        current = nnx.merge(graph, trained, rest, copy=True)
+        checkpoints.load_model(current, variables(state, averaged=averaged))
+        current.eval()
+        return current
 
     def statistics_for(epoch: int) -> Any:
         if before_epoch is None:
             return {}
-        drawn = before_epoch(current_model(), epoch, jax.random.fold_in(key, 2**31 - 1 - epoch))
+        model = current_model(averaged=False)
+        drawn = before_epoch(model, epoch, jax.random.fold_in(key, 2**31 - 1 - epoch))
         return sharding.replicate(drawn)
 
     store = checkpoints.Checkpoints(folder)
@@ -143,9 +145,7 @@ def fit(
                 history.start()
             batch = next(feed)
             chex.assert_tree_shape_prefix(batch, (batches.batch_size,))
-            state["trained"], state["rest"], state["optimizer"], metrics = step_function(
-                state["trained"], state["rest"], state["optimizer"], statistics, batch, step
-            )
+            state, metrics = step_function(state, statistics, batch, step)
             step += 1
             pending.append((step, metrics))
             history.step()
@@ -160,7 +160,7 @@ def fit(
                     means.update(history.summary())
                     done = epoch + 1
                     if evaluator is not None and looks(saving, done, epochs):
-                        means.update(evaluator(current_model(), done))
+                        means.update(evaluator(current_model(averaged=True), done))
                     writer.write(step, done, means)
                 # Last: a crash before it makes the resumed run write the epoch's metrics again.
                 store.save(step, {**state, "statistics": statistics})
@@ -169,13 +169,26 @@ def fit(
         store.close()
     compiled = step_function._cache_size()  # pyright: ignore[reportAttributeAccessIssue]: private
     log.debug("%s: the step was compiled %d times", title, compiled)
-    checkpoints.load_model(model, _joined(state["trained"], state["rest"]))
+    checkpoints.load_model(model, variables(state))
     model.eval()
 
 
 def looks(saving: CheckpointConfig, done: int, epochs: int) -> bool:
     """Whether the evaluator is called after `done` of so many epochs; at the end it always is."""
     return done == epochs or bool(saving.evaluate_every and done % saving.evaluate_every == 0)
+
+
+def require_micro_batches(batch_size: int, accumulate: int) -> None:
+    """Refuse batches that cannot be cut evenly; config.check has seen those that a config says.
+
+    Raises:
+      UserError: they cannot.
+    """
+    if accumulate > 1 and batch_size % (accumulate * jax.device_count()):
+        raise UserError(
+            f"batches of {batch_size} cannot be cut into {accumulate} micro-batches that split "
+            f"over {jax.device_count()} device(s): choose another optimizer.accumulate."
+        )
 
 
 def set_mode(model: nnx.Module, trainable: Any) -> None:
@@ -188,46 +201,6 @@ def set_mode(model: nnx.Module, trainable: Any) -> None:
         if any(p[: len(scope)] == scope for p in trained):
             for name in {"use_running_average", "deterministic"} & vars(module).keys():
                 setattr(module, name, False)
-
-
-def _with_values(trained: nnx.State, rest: nnx.State, trained_values, rest_values):
-    """Copies of two states that hold the given plain values."""
-    states = []
-    for state, values in ((trained, trained_values), (rest, rest_values)):
-        copy = jax.tree.map(lambda x: x, state)
-        nnx.replace_by_pure_dict(copy, values)
-        states.append(copy)
-    return states
-
-
-def _joined(one: dict, other: dict) -> dict:
-    """Two disjoint nested dicts as one."""
-    result = dict(one)
-    for name, value in other.items():
-        result[name] = _joined(result[name], value) if name in result else value
-    return result
-
-
-def make_step(graph, trained, rest, loss: Loss, optimizer, trainable, key):
-    """One jitted update; statistics and the step's number are arguments, so it compiles once."""
-
-    def update(trained_values, rest_values, optimizer_state, statistics, batch, step):
-        step_key = jax.random.fold_in(key, step)
-
-        def objective(values):
-            model = nnx.merge(graph, *_with_values(trained, rest, values, rest_values), copy=True)
-            value, metrics = loss(model, batch, statistics, step_key)
-            _, _, new_rest = nnx.split(model, trainable, ...)
-            return value, (metrics, nnx.to_pure_dict(new_rest))
-
-        (value, (metrics, new_rest)), gradient = jax.value_and_grad(objective, has_aux=True)(
-            trained_values
-        )
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, trained_values)
-        metrics = {**metrics, "loss": value, "gradient_norm": optax.global_norm(gradient)}
-        return optax.apply_updates(trained_values, updates), new_rest, optimizer_state, metrics
-
-    return jax.jit(update, donate_argnums=(0, 1, 2), compiler_options=compilation.options())
 
 
 def _prefetch(iterator: Iterator[Any]) -> Iterator[Batch]:

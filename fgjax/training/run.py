@@ -18,9 +18,10 @@ from fgjax.config import Config, Training, before, flatten
 from fgjax.data.datasets import Dataset
 from fgjax.data.loading import ImageReader, Transform, split_held_out
 from fgjax.errors import UserError
-from fgjax.training import forward, optimizer
-from fgjax.training.fit import Batches, Loss, dtype_of, epoch_batches, fit
+from fgjax.training import forward, freezing, optimizer
+from fgjax.training.fit import Batches, dtype_of, epoch_batches, fit
 from fgjax.training.stage import Identity, Stage, changed_fields, disk_errors, write_json
+from fgjax.training.step import Loss
 
 __all__ = ["Run", "Stage", "disk_errors", "write_json"]
 
@@ -109,6 +110,7 @@ class Run:
             "last_stride": config.last_stride,
             "pooling": config.pooling,
             "dropout": config.dropout,
+            "freeze": config.freeze,
             "dataset": self.dataset.name,
             "dataset_fingerprint": self.dataset.fingerprint,
             "held_out": config.data.held_out,
@@ -185,6 +187,7 @@ class Run:
         name: str = "",
         step: str = "",
         images_per_example: int = 1,
+        trainable: Any = nnx.Param,
         title: str = "",
         **options: Any,
     ) -> None:
@@ -199,6 +202,7 @@ class Run:
           name: whose key decides the random numbers; the stage's by default.
           step: of a stage that trains several times, each in a sub-folder of its own.
           images_per_example: for the rate that is shown.
+          trainable: nnx filter; what `config.freeze` names of a backbone in the model is left out.
           title: for the progress bar; the stage's name by default.
           **options: further arguments of `fit`.
         """
@@ -216,6 +220,9 @@ class Run:
             loss,
             batches,
             optimizer=optimizer.make(training.optimizer, steps_per_epoch=steps, epochs=epochs),
+            trainable=freezing.unfrozen(model, trainable, self.config.freeze),
+            ema=training.optimizer.ema,
+            accumulate=training.optimizer.accumulate,
             epochs=epochs,
             key=self.key(*path),
             folder=stage.folder / step,

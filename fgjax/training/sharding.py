@@ -32,6 +32,20 @@ def shard(batch: Any) -> Any:
     )
 
 
+def slices(batch: Any, count: int) -> Any:
+    """Arrays [B, …] as [count, B / count, …], one slice after the other, inside a jitted function.
+
+    Each slice is split over the devices by rows, and is the same for any number of them.
+    """
+    sharding = NamedSharding(data_mesh(), PartitionSpec(None, "data"))
+
+    def cut(rows: jax.Array) -> jax.Array:
+        parts = rows.reshape(count, len(rows) // count, *rows.shape[1:])
+        return jax.lax.with_sharding_constraint(parts, sharding)
+
+    return jax.tree.map(cut, batch)
+
+
 def abstract(tree: Any, *, split: bool = False) -> Any:
     """Shapes and types of what `replicate`, or with `split` what `shard`, makes of arrays."""
     spec = PartitionSpec("data") if split else PartitionSpec()

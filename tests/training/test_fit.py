@@ -169,10 +169,11 @@ def test_frozen_modules_keep_weights_and_statistics(tmp_path):
     assert not np.array_equal(before["head"]["kernel"], after["head"]["kernel"])
 
 
-def test_the_step_compiles_once(tmp_path, caplog):
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "ema": 0.9}])
+def test_the_step_compiles_once(tmp_path, caplog, options):
     caplog.set_level(logging.DEBUG, "fgjax.training.fit")
     statistics = lambda model, epoch, key: {"scale": jnp.float32(epoch + 1)}  # noqa: E731
-    train(tmp_path, epochs=4, before_epoch=statistics)
+    train(tmp_path, epochs=4, before_epoch=statistics, **options)
     assert "the step was compiled 1 times" in caplog.text
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fgjax.config import Training, require
+from fgjax.config import Training, require, require_classes
 from fgjax.methods.ccfr.reranking import Reranking
 
 
@@ -62,8 +62,5 @@ class Config:
         )  # fmt: skip
         for field, fine, wanted in checks:
             require(fine, field, getattr(self, field), wanted)
-        size = self.enhance.batch_size
-        fits = size >= 2 * self.per_class and size % self.per_class == 0
-        wanted = f"a multiple of per_class = {self.per_class} with at least two classes"
-        require(fits, "enhance.batch_size", size, wanted)
+        require_classes("enhance", self.enhance, self.per_class)
         self.rerank.validate()

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fgjax.config import Training, one_of, require
+from fgjax.config import Training, one_of, require, require_classes
 from fgjax.methods.shared.localization import Localization
 
 
@@ -70,7 +70,4 @@ class Config(Localization):
         require(fine, "fusion_original", self.fusion_original,
                 "0 or more like the other two, and the three must sum to 1")  # fmt: skip
         for name in ("part_networks", "parts_classifier", "image_classifiers"):
-            size = getattr(self, name).batch_size
-            require(size >= 2 * self.per_class and size % self.per_class == 0,
-                    f"{name}.batch_size", size, f"a multiple of per_class = {self.per_class} "
-                    "with at least two classes")  # fmt: skip
+            require_classes(name, getattr(self, name), self.per_class)

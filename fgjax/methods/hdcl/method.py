@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Training, one_of, require
+from fgjax.config import Training, one_of, require, require_classes
 from fgjax.data import loading
 from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
@@ -72,6 +72,9 @@ class Config:
         require(self.decorrelation >= 0, "decorrelation", self.decorrelation, "0 or more")
         require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
         require(self.per_class >= 2, "per_class", self.per_class, "at least 2: pairs need two")
+        if self.loss in in_batch.LOSSES and self.embedding.optimizer.accumulate > 1:
+            per_class = 2 if self.loss == "n_pairs" else self.per_class
+            require_classes("embedding", self.embedding, per_class)
         if self.recognition:
             require(self.loss == "hdcl", "loss", self.loss, "hdcl with recognition")
 

@@ -24,6 +24,7 @@ def demo() -> Config:
 def small(config: Config, *, demo: bool) -> None:
     """At the size of the other methods' `small`."""
     presets.small(config, demo=demo)
+    config.freeze = ""  # nothing is trained anyway
 
 
 _DATASETS = ("fgvc_aircraft", "cub", "cars", "deepfashion", "dogs", "flowers", "pets", "folder")
