@@ -77,7 +77,8 @@ def test_absent_fields_count_as_what_was_done_then():
     config = restore(Config(method=Method()), old)
     assert (config.method.alpha, config.method.sizes) == (2.0, (3,))
     assert (config.method.inner.rate, config.method.inner.kind) == (0.25, "old")
-    assert configlib.before(config) == {"method.sizes": [3], "method.inner.kind": "old"}
+    before = {k: v for k, v in configlib.before(config).items() if k.startswith("method.")}
+    assert before == {"method.sizes": [3], "method.inner.kind": "old"}
     kept = identity(config)
     assert "method.sizes" not in kept and "method.inner.kind" not in kept
     today = identity(Config(method=Method()))
@@ -168,7 +169,8 @@ def test_a_field_that_is_added_later_changes_no_stage_that_does_as_before(runs):
 def test_every_field_is_of_the_beginning_or_says_what_was_done_before():
     """A field that is simply added would make every earlier workdir another config's."""
     known = json.loads((FOLDER / "fields-0.1.0.json").read_text())
-    for name in methods.names():
+    assert known.keys() <= set(methods.names())
+    for name in known:  # methods that came later have no earlier runs
         config = Config(method=methods.get(name).Config())
         new = configlib.flatten(config).keys() - set(known[name])
         assert new <= configlib.before(config).keys(), (
