@@ -235,13 +235,14 @@ def test_a_memo_with_a_large_index_takes_no_more_room(read):
     assert read(old(body))
 
 
-def test_a_list_cannot_be_made_into_thousands_of_dictionaries(read):
+def test_a_list_cannot_be_made_into_thousands_of_dictionaries(read, refusal):
+    """The first takes its pairs away."""
     pair = b"](" + text("w") + tensor(storage(6)) + b"e"
     again = b"ccollections\nOrderedDict\nh\x00\x85R"
     once = b"ccollections\nOrderedDict\n](" + pair + b"eq\x00\x85R"
     assert list(read(old(once))) == ["w"]
-    wrapped = b"}" + text("state_dict") + once + b"s" + text("later") + again + b"s"
-    assert list(read(old(wrapped))) == ["w"]
+    twice = b"}" + text("first") + once + b"s" + text("state_dict") + again + b"s"
+    assert "holds no state dict" in refusal(old(twice))
 
 
 def test_a_pickle_without_end(refusal, monkeypatch):
@@ -330,6 +331,13 @@ LIES = {
 @pytest.mark.parametrize("data", LIES.values(), ids=LIES)
 def test_sizes_that_cannot_be_are_refused(data, refusal):
     assert refusal(data)
+
+
+def test_what_is_wrong_with_a_size_is_said(refusal):
+    counted = LIES["another count than in the pickle"]
+    assert "storage 7 has another size than it says" in refusal(counted)
+    many = LIES["a shape of a hundred dimensions"]
+    assert "a tensor reaches beyond storage 7" in refusal(many)
 
 
 def test_what_the_lies_are_made_of_is_read(read):
