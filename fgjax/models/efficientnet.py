@@ -122,6 +122,16 @@ class EfficientNetLite(Backbone):
         self.conv_head = layers.Conv(features, HEAD, 1, **shared)
         self.bn1 = _norm(HEAD, activation="relu6")
 
+    def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
+        """The blocks up to the end of each stage; the last map is that of the head's convolution."""
+        maps: dict[str, tuple[str, ...]] = {"stem": ("conv_stem", "bn0")}
+        begin = 0
+        for end, name in (*self.stage_ends, (len(self.blocks) - 1, "stage4")):
+            maps[name] = tuple(f"blocks.{number}" for number in range(begin, end + 1))
+            begin = end + 1
+        maps["stage4"] += ("conv_head", "bn1")
+        return maps
+
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x = self.bn0(self.conv_stem(self.normalize(images)))
         outputs, ends = {"stem": x}, dict(self.stage_ends)

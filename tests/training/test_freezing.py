@@ -48,7 +48,7 @@ def sources(jaxpr):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet_small", "vgg16", "resnet50", "tests.tiny:Net", "inception_v3",
+    ["resnet_small", "vgg16", "resnet50", "tests.tiny:Net", "inception_v3", "efficientnet_lite1",
      pytest.param("densenet161", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_family_says_what_computes_each_of_its_maps(name):
