@@ -12,7 +12,7 @@ import pathlib
 import cv2
 
 from fgjax import command_line, main, methods
-from fgjax.data.images import SUFFIXES, read_untrusted
+from fgjax.data.images import SUFFIXES, check, decode
 from fgjax.errors import UserError
 from fgjax.figures import drawing
 
@@ -54,7 +54,7 @@ def predict(
     images, readable = [], []
     for file in files:
         try:
-            images.append(read_untrusted(file.read_bytes(), str(file)))
+            images.append(check(file.read_bytes(), str(file)))
             readable.append(file)
         except UserError:
             others.append(file)
@@ -76,7 +76,7 @@ def predict(
             "parts": found.parts.tolist(),
         }
         if pictures is not None:
-            result["picture"] = str(_draw(image, found, file, pictures, len(results)))
+            result["picture"] = str(_draw(decode(*image), found, file, pictures, len(results)))
         results.append(result)
     return results
 

@@ -12,8 +12,8 @@ import pathlib
 import numpy as np
 
 from fgjax import command_line, main, methods
-from fgjax.data.images import decode, read_untrusted
-from fgjax.data.loading import crop_resize
+from fgjax.data.images import check, decode
+from fgjax.data.loading import read_window
 from fgjax.errors import UserError
 from fgjax.evaluation import nearest
 from fgjax.figures import drawing
@@ -56,11 +56,11 @@ def embed_files(
 
     for file in files:
         try:
-            image = read_untrusted(file.read_bytes(), str(file))
+            image = check(file.read_bytes(), str(file))
         except UserError:
             others.append(file)
             continue
-        batch.append(crop_resize(image, boxes.WHOLE, size))
+        batch.append(read_window(image, boxes.WHOLE, size))
         kept.append(file)
         if len(batch) == width:
             flush()

@@ -11,7 +11,7 @@ from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.localization import boxes
 from fgjax.methods.shared.classifier import train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
-from fgjax.methods.shared.predictor import BatchedPredictor, Prediction
+from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction
 from fgjax.training.run import Run, Stage
 
 
@@ -67,7 +67,7 @@ class MeansPredictor(BatchedPredictor):
         self._model = run.load_model(run.stages["classifier"])
         self._means = means.load_arrays("means")["means"]
 
-    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    def _predict(self, images: Images) -> list[Prediction]:
         batch = {"image": self._whole(images)}
         found = np.asarray(classification.forward(self._model, Embed(), batch)["embedding"])
         scores = classification.softmax(logits_of(found, self._means, self._temperature))

@@ -126,7 +126,7 @@ def test_absurd_sizes_are_refused_by_their_header(size, monkeypatch):
 def test_what_is_no_image(data):
     assert images.problem(data)
     with pytest.raises(UserError, match=r"here\.jpg"):
-        images.read_untrusted(data, "here.jpg")
+        images.check(data, "here.jpg")
 
 
 def test_a_truncated_jpeg_is_no_image():

@@ -10,7 +10,7 @@ from fgjax.localization import boxes as boxlib
 from fgjax.losses.common import normalize
 from fgjax.methods.ccfr.reranking import reordered
 from fgjax.methods.shared.classifier import whole_images
-from fgjax.methods.shared.predictor import BatchedPredictor, Prediction
+from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction
 from fgjax.training.run import Run, Stage
 
 
@@ -53,7 +53,7 @@ class RerankingPredictor(BatchedPredictor):
         self._model, self._database, self._chosen = model, database, chosen
         self._labels, self._settings = run.dataset.train.labels, run.config.method.rerank
 
-    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    def _predict(self, images: Images) -> list[Prediction]:
         batch = {"image": self._whole(images)}
         outputs = jax.device_get(classification.forward(self._model, all_outputs, batch))
         probabilities = classification.softmax(outputs["logits"])

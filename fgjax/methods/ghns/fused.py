@@ -10,7 +10,7 @@ from fgjax.evaluation import classification, fusion
 from fgjax.localization import boxes
 from fgjax.methods.ghns.parts_classifier import PartsClassifier, parts_logits
 from fgjax.methods.shared.localization import Localizer
-from fgjax.methods.shared.predictor import BatchedPredictor, Prediction, probabilities_of
+from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction, probabilities_of
 from fgjax.models import Backbone
 from fgjax.training.run import Run, Stage
 
@@ -104,7 +104,7 @@ class FusedPredictor(BatchedPredictor):
         self._models = ((original, classification.logits_of), (object_, classification.logits_of),
                         (parts, parts_logits))  # fmt: skip
 
-    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    def _predict(self, images: Images) -> list[Prediction]:
         whole = self._whole(images)
         found = self._localizer.objects(whole)
         crops = self._crops(images, found)

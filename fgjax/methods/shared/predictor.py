@@ -1,18 +1,21 @@
 """From an image of any size to classes and boxes, with evaluation's own preprocessing."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from flax import nnx
 
-from fgjax.data.loading import crop_resize
+from fgjax.data.images import Encoded
+from fgjax.data.loading import crop
 from fgjax.evaluation import classification
 from fgjax.localization import boxes
 from fgjax.methods.shared.localization import Localizer
 from fgjax.training import sharding
 from fgjax.training.run import Run
+
+Images = Sequence[np.ndarray | Encoded]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,25 +40,28 @@ class BatchedPredictor:
         self.class_names = run.dataset.class_names
         self._size = run.config.data.image_size
 
-    def __call__(self, images: list[np.ndarray], *, batch_size: int = 16) -> list[Prediction]:
-        """Predictions for RGB uint8 images of any sizes."""
+    def __call__(self, images: Images, *, batch_size: int = 16) -> list[Prediction]:
+        """Predictions for files, or RGB uint8 images of any sizes.
+
+        Large JPEGs are decoded at a reduced size, as in training: give files, not their pixels.
+        """
         size, results = sharding.divisible(batch_size), []
         for start in range(0, len(images), size):
-            chunk = images[start : start + size]
+            chunk = list(images[start : start + size])
             padded = chunk + [chunk[-1]] * (size - len(chunk))
             results += self._predict(padded)[: len(chunk)]
         return results
 
-    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    def _predict(self, images: Images) -> list[Prediction]:
         raise NotImplementedError(type(self))
 
-    def _whole(self, images: list[np.ndarray]) -> np.ndarray:
+    def _whole(self, images: Images) -> np.ndarray:
         """Whole images at the network's size [B, S, S, 3]."""
-        return np.stack([crop_resize(image, boxes.WHOLE, self._size) for image in images])
+        return np.stack([crop(image, boxes.WHOLE, self._size) for image in images])
 
-    def _crops(self, images: list[np.ndarray], found: np.ndarray) -> np.ndarray:
+    def _crops(self, images: Images, found: np.ndarray) -> np.ndarray:
         """The objects at the network's size [B, S, S, 3]."""
-        return np.stack([crop_resize(i, box, self._size) for i, box in zip(images, found)])
+        return np.stack([crop(i, box, self._size) for i, box in zip(images, found)])
 
 
 def probabilities_of(model: nnx.Module, images: np.ndarray, outputs_of: Callable) -> np.ndarray:
@@ -71,7 +77,7 @@ class Predictor(BatchedPredictor):
         super().__init__(run)
         self._localizer, self._model = localizer, model
 
-    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    def _predict(self, images: Images) -> list[Prediction]:
         found = self._localizer.objects(self._whole(images))
         crops = self._crops(images, found)
         probabilities = probabilities_of(self._model, crops, classification.logits_of)
@@ -86,7 +92,7 @@ class WholeImagePredictor(BatchedPredictor):
         super().__init__(run)
         self._model = model
 
-    def _predict(self, images: list[np.ndarray]) -> list[Prediction]:
+    def _predict(self, images: Images) -> list[Prediction]:
         whole = self._whole(images)
         found = probabilities_of(self._model, whole, classification.logits_of)
         nothing = np.zeros((0, 4), np.float32)
