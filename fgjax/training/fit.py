@@ -16,11 +16,12 @@ import numpy as np
 import optax
 from flax import nnx
 
+from fgjax import compilation
 from fgjax.config import Checkpoints as CheckpointConfig
 from fgjax.config import Data
 from fgjax.data import loading
 from fgjax.errors import UserError
-from fgjax.training import checkpoints, compilation, sharding
+from fgjax.training import checkpoints, sharding
 from fgjax.training.logging import MetricsWriter
 
 log = logging.getLogger(__name__)
@@ -227,7 +228,7 @@ def make_step(graph, trained, rest, loss: Loss, optimizer, trainable, key):
         metrics = {**metrics, "loss": value, "gradient_norm": optax.global_norm(gradient)}
         return optax.apply_updates(trained_values, updates), new_rest, optimizer_state, metrics
 
-    return jax.jit(update, donate_argnums=(0, 1, 2), compiler_options=compilation.options())
+    return compilation.jit(update, donate_argnums=(0, 1, 2))
 
 
 def _prefetch(iterator: Iterator[Any]) -> Iterator[Batch]:
