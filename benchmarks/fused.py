@@ -15,11 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from fgjax import models
+from fgjax import compilation, models
 from fgjax.localization import cam
 from fgjax.methods.ghns.part_networks import PartNetworks, PartsClassifier, PartsHead
 from fgjax.methods.shared.parts import PartNetwork
-from fgjax.training import compilation
 
 WEIGHTS = (0.4, 0.4, 0.2)
 
@@ -57,8 +56,7 @@ def located(finders, whole, crops, parts):
 
 def milliseconds(function, model, batch, turns):
     graph, state = nnx.split(model)
-    step = jax.jit(lambda state, *images: function(nnx.merge(graph, state), *images),
-                   compiler_options=compilation.options())  # fmt: skip
+    step = compilation.jit(lambda state, *images: function(nnx.merge(graph, state), *images))
     times = []
     jax.block_until_ready(step(state, *batch))
     for _ in range(turns):

@@ -21,7 +21,7 @@ import torch
 from pytorch_metric_learning import distances, reducers
 from pytorch_metric_learning import losses as pml
 
-from fgjax import losses
+from fgjax import compilation, losses
 
 DEPTH, PER_CLASS = 512, 8
 # Above these pytorch-metric-learning takes minutes a call or runs out of memory.
@@ -104,7 +104,9 @@ def measure(batch: int, only: str = "") -> list[tuple]:
         x = (rng.normal(size=(batch, DEPTH)) * 0.05).astype(np.float32)
         x += 0.5 * rng.normal(size=(batch // per_class, DEPTH)).astype(np.float32)[y] * 0.05
         labels = jnp.asarray(y, jnp.int32)
-        compiled = jax.jit(jax.value_and_grad(lambda x, labels=labels, ours=ours: ours(x, labels)))
+        compiled = compilation.jit(
+            jax.value_and_grad(lambda x, labels=labels, ours=ours: ours(x, labels))
+        )
         jax_x = jnp.asarray(x)
         torch_y = torch.from_numpy(y)
 

@@ -17,12 +17,11 @@ import numpy as np
 import optax
 from flax import nnx
 
-from fgjax import losses, models
+from fgjax import compilation, losses, models
 from fgjax.localization import crop_and_resize
 from fgjax.methods import ccfr
 from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
 from fgjax.models.layers import Linear
-from fgjax.training import compilation
 
 CLASSES = 100
 
@@ -50,7 +49,7 @@ def gradient_of(model, objective):
     def total(values, batch):
         return objective(nnx.merge(graph, values, rest, copy=True), batch)
 
-    return jax.jit(jax.grad(total), compiler_options=compilation.options()), params
+    return compilation.jit(jax.grad(total)), params
 
 
 def measure(name: str, size: int, crop: int, batch: int, width: int, turns: int) -> None:
@@ -87,17 +86,17 @@ def measure(name: str, size: int, crop: int, batch: int, width: int, turns: int)
     first, second = 1e3 * np.median(times, axis=0)
     print(f"| {name}, {size} px, batch {batch} | {first:.0f} | {second:.0f} | {share:.1f} % |")
     network.eval()
-    maps = jax.jit(lambda x: models.last_map(network.backbone(x)))(images)
+    maps = compilation.jit(lambda x: models.last_map(network.backbone(x)))(images)
     scores = network.pyramid(maps)
     chosen = regions.select(scores, each=3)
     boxes = jnp.asarray(regions.boxes)[chosen]
     floats = images.astype(jnp.float32)
     x = jax.random.normal(jax.random.key(0), (batch, 3 * backbone.channels))
     parts = {
-        "pyramid": (jax.jit(network.pyramid), maps),
-        "suppression": (jax.jit(lambda s: regions.select(s, each=3)), scores),
-        "crops": (jax.jit(lambda i, b: crop_and_resize(i, b, size=crop)), floats, boxes),
-        "triplets": (jax.jit(losses.batch_hard_cosine_triplet_loss), x, labels),
+        "pyramid": (compilation.jit(network.pyramid), maps),
+        "suppression": (compilation.jit(lambda s: regions.select(s, each=3)), scores),
+        "crops": (compilation.jit(lambda i, b: crop_and_resize(i, b, size=crop)), floats, boxes),
+        "triplets": (compilation.jit(losses.batch_hard_cosine_triplet_loss), x, labels),
     }
     costs = []
     for title, (function, *arguments) in parts.items():

@@ -33,9 +33,9 @@ def ours(name, size, batch, half):
     import optax
     from flax import nnx
 
-    from fgjax import models
+    from fgjax import compilation, models
     from fgjax.config import Optimizer
-    from fgjax.training import compilation, optimizer
+    from fgjax.training import optimizer
 
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.integers(0, 256, (batch, size, size, 3)), jnp.uint8)
@@ -60,14 +60,10 @@ def ours(name, size, batch, half):
         change, moments = update.update(gradient, moments, params)
         return optax.apply_updates(params, change), after, moments, loss
 
-    options = compilation.options()
-    compiled = jax.jit(train, donate_argnums=(0, 1, 2), compiler_options=options)
+    compiled = compilation.jit(train, donate_argnums=(0, 1, 2))
     model.eval()
     fixed_graph, fixed = nnx.split(jax.tree.map(jnp.copy, model))
-    infer = jax.jit(
-        lambda state, images: nnx.merge(fixed_graph, state)(images)["logits"],
-        compiler_options=options,
-    )
+    infer = compilation.jit(lambda state, images: nnx.merge(fixed_graph, state)(images)["logits"])
     state = [params, rest, update.init(params)]
 
     def step():

@@ -20,7 +20,7 @@ import urllib.request
 import numpy as np
 from packaging.requirements import InvalidRequirement, Requirement
 
-from fgjax import command_line, main, models
+from fgjax import command_line, compilation, main, models
 from fgjax import config as configlib
 from fgjax.config import Config
 from fgjax.data import datasets
@@ -122,7 +122,21 @@ def _devices() -> list[Finding]:
         found.append(Finding(
             NOTE, "no accelerator: the papers' configs take days here, the demos minutes",
             'with an NVIDIA GPU: pip install "jax[cuda13]"'))  # fmt: skip
+        found.append(_numbers())
     return found
+
+
+def _numbers() -> Finding:
+    """Whether XLA computes what it should, as fgjax compiles; asked anew, not remembered."""
+    chosen = compilation.options()
+    wrong = compilation.wrong_programs(chosen)
+    if wrong:
+        return Finding(NOTE, f"XLA computes wrong numbers here: {'; '.join(wrong)}",
+                       compilation.remedy())  # fmt: skip
+    if chosen == compilation.LIBRARY_OFF:
+        return Finding(OK, "XLA computes right numbers here, with its library of CPU kernels off: "
+                           "with it, some are wrong")  # fmt: skip
+    return Finding(OK, "XLA computes right numbers here")
 
 
 def reachable(url: str) -> bool:

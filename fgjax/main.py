@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from fgjax import methods, models
+from fgjax import compilation, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
-from fgjax.training import compilation, freezing
+from fgjax.training import freezing
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 
-from fgjax import losses
+from fgjax import compilation, losses
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -252,7 +252,9 @@ def sample(plot: Plot, points: int = 241) -> tuple[np.ndarray, dict[str, tuple]]
     """Places on the line and, by curve, values and gradients there."""
     places = jnp.linspace(plot.start, plot.stop, points, dtype=jnp.float32)
     both = {
-        name: jax.jit(jax.vmap(jax.value_and_grad(lambda t, c=curve: jnp.sum(c(t)))))(places)
+        name: compilation.jit(jax.vmap(jax.value_and_grad(lambda t, c=curve: jnp.sum(c(t)))))(
+            places
+        )
         for name, curve in plot.curves.items()
     }
     return np.asarray(places), {name: tuple(map(np.asarray, found)) for name, found in both.items()}

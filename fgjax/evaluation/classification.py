@@ -1,11 +1,11 @@
 """Classification metrics, and the forward passes that they are measured on."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Float32, Integer
 
+from fgjax import compilation
 from fgjax.data.loading import ImageReader
 from fgjax.training.forward import forward, iterate, logits_of
 
@@ -61,4 +61,7 @@ def most_confused(
 
 def softmax(logits: Float[np.ndarray, "*N K"]) -> Float32[np.ndarray, "*N K"]:
     """Probabilities of logits."""
-    return np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32), axis=-1))
+    return np.asarray(_softmax(np.asarray(logits, np.float32)))
+
+
+_softmax = compilation.jit(jax.nn.softmax)

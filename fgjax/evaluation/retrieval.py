@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float32, Int32, Integer
 
+from fgjax import compilation
 from fgjax.errors import UserError
 from fgjax.training import sharding
 
@@ -139,8 +140,7 @@ def _step(count: int, size: int):
         out_specs=(split, split),
         check_vma=False,
     )
-    # Without the options that convolutions want: XLA's library makes these products faster.
-    return jax.jit(mapped)
+    return compilation.jit(mapped, products=True)
 
 
 def retrieval_metrics(

@@ -28,7 +28,8 @@ def euclidean(
 def normalize(x: Float[ArrayLike, "*B D"], *, epsilon: float = 1e-12) -> Float[jax.Array, "*B D"]:
     """Unit vectors x / ‖x‖₂ over the last axis; zero vectors stay zero, with gradient 0."""
     x = as_float(x)
-    return x / jnp.maximum(safe_sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True)), epsilon)
+    norm = safe_sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
+    return jnp.where(norm > 0, x / jnp.maximum(norm, epsilon), 0)
 
 
 def masked_mean(

@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Integer, Shaped
 
+from fgjax import compilation
 from fgjax.data.loading import ImageReader, Transform, evaluation_batches
-from fgjax.training import compilation, sharding
+from fgjax.training import sharding
 
 # A batch by name, and what a network says to it: every array has a row for each example.
 Batch = Mapping[str, Shaped[jax.Array | np.ndarray, "B ..."]]
@@ -23,7 +24,7 @@ def _forward():
     def merged(graph, outputs_of: Callable, state, batch):
         return outputs_of(nnx.merge(graph, state), batch)
 
-    return jax.jit(merged, static_argnums=(0, 1), compiler_options=compilation.options())
+    return compilation.jit(merged, static_argnums=(0, 1))
 
 
 def forward(model: nnx.Module, outputs_of: OutputsOf, batch: Batch) -> Outputs:

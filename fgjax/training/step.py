@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from fgjax.training import compilation, sharding
+from fgjax import compilation
+from fgjax.training import sharding
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -105,7 +106,7 @@ def make_step(
             new["average"] = moved(state["average"], variables(new), decay=ema, number=number)
         return new, {**metrics, "gradient_norm": optax.global_norm(gradient)}
 
-    return jax.jit(update, donate_argnums=0, compiler_options=compilation.options())
+    return compilation.jit(update, donate_argnums=0)
 
 
 def moved(average: dict, current: dict, *, decay: float, number: jax.Array | int) -> dict:

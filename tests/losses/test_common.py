@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fgjax import compilation
 from fgjax.losses import common
 
 
@@ -38,8 +39,17 @@ def test_unit_vectors_by_hand():
     rows = jnp.array([[3.0, 4.0], [0.003, -0.004], [0.0, 0.0]])
     np.testing.assert_allclose(common.normalize(rows), [[0.6, 0.8], [0.6, -0.8], [0, 0]], rtol=1e-6)
     np.testing.assert_allclose(common.normalize(rows, epsilon=0.01)[1], [0.3, -0.4], rtol=1e-6)
-    gradient = jax.grad(lambda x: jnp.sum(common.normalize(x)))(jnp.zeros((1, 2)))
-    assert np.isfinite(gradient).all()
+
+
+def test_a_zero_vector_has_no_direction_and_no_gradient():
+    rows = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    for compiled in (lambda f: f, compilation.jit):
+        value, gradient = compiled(
+            jax.value_and_grad(lambda x: jnp.sum(common.normalize(x) * jnp.array([1.0, 2.0])))
+        )(rows)
+        np.testing.assert_allclose(value, 2.2, rtol=1e-6)
+        # (c − (c · u) u) / ‖x‖ of c = (1, 2), u = (0.6, 0.8) and ‖x‖ = 5.
+        np.testing.assert_allclose(gradient, [[0, 0], [-0.064, 0.048]], rtol=1e-5)
 
 
 def test_masked_means_by_hand():

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fgjax import compilation
 from fgjax.errors import UserError
 from fgjax.methods.ghns.part_sets import replacement_masks
 
@@ -66,7 +67,7 @@ def partial_logits(features: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.einsum("npd,pdk->npk", features, kernel.reshape(parts, width, -1))
 
 
-@functools.partial(jax.jit, static_argnames=("per_class",))
+@functools.partial(compilation.jit, static_argnames=("per_class",))
 def draw_candidates(
     key: jax.Array, sorted_rows: jax.Array, starts: jax.Array, counts: jax.Array, masks: jax.Array,
     *, per_class: int,
@@ -100,7 +101,7 @@ def draw_candidates(
     return sorted_rows[places], sorted_rows[own], mask
 
 
-@jax.jit
+@compilation.jit
 def filter_candidates(
     partial: jax.Array, bias: jax.Array, rows: jax.Array, classes: jax.Array, threshold: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -160,7 +161,7 @@ def generate(
     masks = replacement_masks(features.shape[1])
     order = indices[np.argsort(labels[indices], kind="stable")].astype(np.int32)
     starts = (np.cumsum(counts) - counts).astype(np.int32)
-    partial = jax.jit(partial_logits)(jnp.asarray(features), kernel)
+    partial = compilation.jit(partial_logits)(jnp.asarray(features), kernel)
     tried = np.zeros((len(classes), len(masks)), int)
     accepted = np.zeros_like(tried)
     store = _Store(classes, features.shape[1], wanted)
