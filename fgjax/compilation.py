@@ -6,6 +6,7 @@ canary, two programs with known results, says whether it does so here.
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -16,14 +17,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 from fgjax import xla_flags
 
 log = logging.getLogger(__name__)
 
-Options = dict[str, str]
+_JAXLIB = importlib.metadata.version("jaxlib")
+
+Options = dict[str, str | bool]
 LIBRARY_OFF: Options = {xla_flags.OPTION: ""}
 # Its convolutions are slow (the weights' gradient of a 3×3 one takes four times as long as in the
 # older code), its reductions three times faster.
@@ -92,7 +94,7 @@ def options(*, products: bool = False) -> Options:
 @functools.cache
 def _tell() -> None:
     log.warning("XLA computes wrong numbers in some programs on this CPU (jaxlib %s): %s.",
-                jaxlib.__version__, remedy())  # fmt: skip
+                _JAXLIB, remedy())  # fmt: skip
 
 
 def remedy() -> str:
@@ -109,7 +111,7 @@ def wrong_programs(choice: Options) -> list[str]:
       jax.errors.JaxRuntimeError: XLA does not know an option.
     """
     wrong = []
-    for dtype in (np.float32, np.float64) if jax.config.jax_enable_x64 else (np.float32,):
+    for dtype in (np.float32, np.float64) if jax.config.read("jax_enable_x64") else (np.float32,):
         arrays, wanted = _known(dtype)
         program = jax.jit(_programs).lower(*arrays).compile(compiler_options=choice)
         for name, found in program(*arrays).items():
@@ -165,8 +167,8 @@ def _remembered(choice: Options) -> list[str]:
 
 def _circumstances() -> Iterator[Any]:
     """All that the canary's answer depends on."""
-    yield from (jax.__version__, jaxlib.__version__, platform.machine(), os.cpu_count())
-    yield from (jax.local_device_count(), jax.config.jax_enable_x64)
+    yield from (jax.__version__, _JAXLIB, platform.machine(), os.cpu_count())
+    yield from (jax.local_device_count(), jax.config.read("jax_enable_x64"))
     yield os.environ.get("XLA_FLAGS", "").split()
     yield hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()
     try:

@@ -10,9 +10,8 @@ log = logging.getLogger(__name__)
 # Which operations XLA hands to its library of small kernels for CPUs; "" is none.
 OPTION = "xla_cpu_experimental_ynn_fusion_type"
 OFF = f"--{OPTION}="
-# Releases of jaxlib whose library computes wrong numbers in some programs (jax#39103, and the
-# canary in `compilation`). All of them know the option: XLA ends a process over a flag that it
-# does not.
+# Releases of jaxlib whose library computes wrong numbers in some programs (jax#39103). All of them
+# know the option: XLA ends a process over a flag that it does not know.
 FAULTY = ("0.10.2", "0.11.0", "0.11.1", "0.11.2")
 
 _added = False

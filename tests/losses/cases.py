@@ -13,9 +13,13 @@ from fgjax import losses
 
 @functools.cache
 def margins() -> losses.PairMargins:
-    """One margin for all pairs; made when it is wanted, as arrays start the devices."""
-    one = losses.MarginStatistics(m1=jnp.float32(1.5), sigma=jnp.float32(0.4))
-    return losses.PairMargins(ref_dcdi1=one, ref_dcdi2=one, dcdi1_dcdi2=one, ref_dcdic=one)
+    """One margin for all pairs; made when it is wanted, as arrays start the devices.
+
+    Outside of a trace that may be going on: a tracer kept here would enter other programs.
+    """
+    with jax.ensure_compile_time_eval():
+        one = losses.MarginStatistics(m1=jnp.float32(1.5), sigma=jnp.float32(0.4))
+        return losses.PairMargins(ref_dcdi1=one, ref_dcdi2=one, dcdi1_dcdi2=one, ref_dcdic=one)
 
 
 LABELS = np.array([0, 0, 1, 1, 2, 2, 0, 3], np.int32)

@@ -9,7 +9,7 @@ from absl.testing import parameterized
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from fgjax import losses
+from fgjax import compilation, losses
 from fgjax.training import sharding
 from tests.losses.cases import ALL, IN_BATCH, LABELS, TUPLES
 
@@ -34,9 +34,12 @@ def test_data_is_not_degenerate(case):
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_finite_everywhere(case, scale, dtype):
-    value, gradients = value_and_gradient(case, case.draw(dtype=dtype, scale=scale))
-    assert value.dtype == jnp.float32
-    chex.assert_tree_all_finite((value, gradients))
+    floats = case.draw(dtype=dtype, scale=scale)
+    argnums = tuple(range(len(floats)))
+    jitted = compilation.jit(jax.value_and_grad(case.total, argnums=argnums))
+    for value, gradients in (jitted(*floats), value_and_gradient(case, floats)):
+        assert value.dtype == jnp.float32
+        chex.assert_tree_all_finite((value, gradients))
 
 
 @every
