@@ -330,9 +330,8 @@ def _ordered(pairs: Any = None) -> dict:
 
 
 def _storage(saved: Any) -> _Storage:
-    if type(saved) is not tuple or len(saved) > 6:
-        raise TypeError("not a storage")
-    tag, kind, key, _, count, *view = saved
+    words: Any = saved if type(saved) is tuple and len(saved) in (5, 6) else ()
+    tag, kind, key, _, count, *view = words
     start, size = 0, count
     if view and view[0] is not None:
         _, start, size = view[0]
