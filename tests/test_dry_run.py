@@ -114,6 +114,7 @@ def test_without_the_dataset_it_assumes_what_will_be_drawn(data_dir, tmp_path):
     assert counts_of(plan) == counts_of(known)
     assert "96 training and 96 test images of 24 classes are assumed" in plan.remarks[0]
     assert not any("assumed" in remark for remark in known.remarks)
+    assert not any("weights" in remark for remark in plan.remarks)  # the demo's network has none
 
 
 # Every shipped config

@@ -234,16 +234,10 @@ class _Unpickler:
         self._stack.append(items)
 
     def _append(self, items: list) -> None:
-        target = self._stack[-1]
-        if type(target) is not list:
-            raise TypeError("not a list")
-        target.extend(items)
+        self._stack[-1].extend(items)  # no other type here has it
 
     def _set(self, items: list) -> None:
-        target = self._stack[-1]
-        if type(target) is not dict:
-            raise TypeError("not a dictionary")
-        target.update(_dictionary(zip(items[::2], items[1::2], strict=True)))
+        self._stack[-1].update(_dictionary(zip(items[::2], items[1::2], strict=True)))
 
     def _set_one(self, _: None) -> None:
         value = self._stack.pop()
@@ -265,7 +259,7 @@ class _Unpickler:
 
     def _reduce(self, _: None) -> None:
         arguments, name = self._stack.pop(), self._stack.pop()
-        if type(name) is not _Global or type(arguments) is not tuple:
+        if type(name) is not _Global or type(arguments) is not tuple or len(arguments) > 8:
             raise TypeError("not to be called")
         self._stack.append(_CALLS[name](*arguments))
 
@@ -336,7 +330,8 @@ def _ordered(pairs: Any = None) -> dict:
 
 
 def _storage(saved: Any) -> _Storage:
-    tag, kind, key, _, count, *view = saved
+    words: Any = saved if type(saved) is tuple and len(saved) in (5, 6) else ()
+    tag, kind, key, _, count, *view = words
     start, size = 0, count
     if view and view[0] is not None:
         _, start, size = view[0]
