@@ -53,6 +53,10 @@ class Jitted:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._compiled(*arguments, **named)
 
+    def programs(self) -> int:
+        """How many were compiled: one for all steps, if shapes stay as they are."""
+        return self._compiled._cache_size()
+
     def lower(self, *arguments: Any, **named: Any) -> jax.stages.Lowered:
         """As of `jax.jit`."""
         return self._compiled.lower(*arguments, **named)

@@ -40,7 +40,7 @@ def counting() -> Iterator[dict[str, dict[str, int]]]:
             add("trained_images", images(batch, len(batch["label"])))
             return step(state, statistics, batch, number)
 
-        call._cache_size = step._cache_size
+        call.programs = step.programs
         return call
 
     def counted_batches(*arguments, **options):

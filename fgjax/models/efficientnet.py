@@ -123,7 +123,7 @@ class EfficientNetLite(Backbone):
         self.bn1 = _norm(HEAD, activation="relu6")
 
     def modules_of_maps(self) -> dict[str, tuple[str, ...]]:
-        """The blocks up to the end of each stage; the last map is the head convolution's."""
+        """The blocks up to the end of each stage, and the head's convolution for the last map."""
         maps: dict[str, tuple[str, ...]] = {"stem": ("conv_stem", "bn0")}
         begin = 0
         for end, name in (*self.stage_ends, (len(self.blocks) - 1, "stage4")):

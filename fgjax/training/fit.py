@@ -167,7 +167,7 @@ def fit(
     finally:
         writer.close()
         store.close()
-    compiled = step_function._cache_size()  # pyright: ignore[reportAttributeAccessIssue]: private
+    compiled = step_function.programs()
     log.debug("%s: the step was compiled %d times", title, compiled)
     checkpoints.load_model(model, variables(state))
     model.eval()

@@ -17,7 +17,7 @@ from fgjax.config import Config
 from fgjax.errors import UserError
 from fgjax.models import Backbone
 
-Path = tuple[str | int, ...]
+Path = tuple[Any, ...]  # names and numbers
 
 
 @dataclasses.dataclass(frozen=True)
