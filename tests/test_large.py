@@ -199,7 +199,9 @@ CASES = {
         grouping.part_scores, lambda f, g: np.einsum("bhwc,bnc->bhwn", f, g, optimize=True),
         lambda b: [(b // 32, 14, 14, D), (b // 32, 4, D)],
     ),
-    "attention": Large(grouping.attention, large.attention, lambda b: [(b // 4, 14, 14, 4)], small=256),
+    "attention": Large(
+        grouping.attention, large.attention, lambda b: [(b // 4, 14, 14, 4)], small=256
+    ),
 }  # fmt: skip
 
 APART = {"nearest", "retrieval_metrics", "rerank", "anchors", "nms", "crop_and_resize", "peaks",
