@@ -153,8 +153,9 @@ def test_a_folder_of_another_config_is_refused_by_field(tmp_path):
     assert stored["dtype"] == "float32" and stored["scales"] == [1, 2] and stored["epochs"] == 30
     assert set(stored) == {
         "stage", "seed", "backbone", "pretrained", "dtype", "last_stride", "pooling", "dropout",
-        "dataset", "dataset_fingerprint", "held_out", "image_size", "augmentation.crop_scale",
-        "augmentation.flip", "augmentation.color", "revision", "margin", "scales",
+        "freeze", "dataset", "dataset_fingerprint", "held_out", "image_size",
+        "augmentation.crop_scale", "augmentation.flip", "augmentation.color", "revision", "margin",
+        "scales",
         *flatten(Training()),
     }  # fmt: skip
     assert (stored["stage"], stored["dataset"], stored["dataset_fingerprint"]) == (
