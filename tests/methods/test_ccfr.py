@@ -12,6 +12,7 @@ from flax import nnx
 
 from fgjax import losses, main, methods, models
 from fgjax.config import check, override
+from fgjax.data.images import Encoded
 from fgjax.errors import UserError
 from fgjax.evaluation.rerank import Neighbours, Thresholds, search_thresholds
 from fgjax.figures.common import image_of
@@ -236,7 +237,7 @@ def test_the_same_words_find_everything_done(config, finished_ccfr, copy_of):
 def test_new_images_are_classified_and_reranked_as_the_test_images_were(finished_ccfr):
     run = main.open_run(finished_ccfr)
     predictor = ccfr.load_predictor(run)
-    images = [image_of(run.dataset.test, row) for row in range(12)]
+    images = [Encoded(run.dataset.test.source[row]["image"]) for row in range(12)]
     found = predictor(images, batch_size=8)
     stored = run.stages["rerank"].load_arrays("predictions")
     np.testing.assert_array_equal(
@@ -247,7 +248,8 @@ def test_new_images_are_classified_and_reranked_as_the_test_images_were(finished
     )
     selected = run.stages["enhance"].load_arrays("regions")["boxes"][:12]
     np.testing.assert_allclose([p.parts for p in found], selected, atol=1e-5)
-    whole = np.stack([cv2.resize(image, (32, 32)) for image in images[:8]])
+    pixels = [image_of(run.dataset.test, row) for row in range(8)]
+    whole = np.stack([cv2.resize(image, (32, 32)) for image in pixels])
     embedded = ccfr.load_embedder(run)(whole)
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, rtol=1e-4)
 

@@ -11,8 +11,8 @@ from flax import nnx
 
 from fgjax import losses, main, methods, models
 from fgjax.config import check, override
+from fgjax.data.images import Encoded
 from fgjax.errors import UserError
-from fgjax.figures.common import image_of
 from fgjax.methods import ghns
 from fgjax.methods.ghns import part_networks, parts_classifier
 from fgjax.methods.ghns.hard_negatives import HardNegatives
@@ -267,7 +267,7 @@ def test_the_same_words_find_everything_done(config, finished_ghns, copy_of):
 def test_new_images_go_through_the_same_crops_parts_and_networks(finished_ghns):
     run = main.open_run(finished_ghns)
     predictor = ghns.load_predictor(run)
-    images = [image_of(run.dataset.test, row) for row in range(12)]
+    images = [Encoded(run.dataset.test.source[row]["image"]) for row in range(12)]
     found = np.stack([p.probabilities for p in predictor(images, batch_size=8)])
     stored = run.stages["fusion"].load_arrays("predictions")["logits"][:12]
     np.testing.assert_allclose(np.log(found), stored, atol=2e-3)

@@ -7,10 +7,10 @@ import pytest
 
 from fgjax import main, methods
 from fgjax.config import check, override
+from fgjax.data.images import Encoded
 from fgjax.errors import UserError
 from fgjax.methods import probe
 from fgjax.methods.probe.method import _fitted
-from fgjax.methods.shared.classifier import whole_images
 from fgjax.training.run import Run
 from tests import tiny
 
@@ -73,8 +73,7 @@ def test_a_run_measures_what_the_predictor_says_of_new_images(finished_probe):
     opened = main.open_run(finished_probe)
     stored = np.load(finished_probe / "head" / "predictions.npz")
     assert results["metrics"]["top1"] == np.mean(stored["logits"].argmax(1) == stored["labels"])
-    _, test = whole_images(opened)
-    images = [test._decode(row).copy() for row in range(6)]
+    images = [Encoded(opened.dataset.test.source[row]["image"]) for row in range(6)]
     found = methods.of(opened.config).load_predictor(opened)(images)
     logits = stored["logits"][:6].astype(np.float64)
     likely = np.exp(logits - logits.max(axis=1, keepdims=True))
