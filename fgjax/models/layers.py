@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fgjax.models import convolution, depthwise
+from fgjax.models import convolution, depthwise, normalization
 from fgjax.models.convolution import convolve
 
 # He initialisation over fan-out, as torchvision's ResNet and VGG, and over fan-in, as its DenseNet.
@@ -113,21 +113,16 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        form = (self.epsilon, self.activation)
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            wide = widened(x)
-            axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(wide, axis=axes)
-            var = jnp.maximum(jnp.mean(jnp.square(wide), axis=axes) - jnp.square(mean), 0.0)
-            count = x.size // x.shape[-1]
-            unbiased = var * (count / max(count - 1, 1))
-            self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
-            self.var[...] += self.momentum * (jax.lax.stop_gradient(unbiased) - self.var[...])
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shift = self.bias[...] - mean * scale
-        x = x * scale.astype(x.dtype) + shift.astype(x.dtype)
-        return jax.nn.relu6(x) if self.activation == "relu6" else x
+            parameters = (self.mean[...], self.var[...], self.scale[...], self.bias[...])
+            return normalization.affine(x, *parameters, *form)
+        y, mean, var = normalization.batch_norm(x, self.scale[...], self.bias[...], *form)
+        count = x.size // x.shape[-1]
+        unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
+        self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
+        self.var[...] += self.momentum * (unbiased - self.var[...])
+        return y
 
 
 class Linear(nnx.Module):
