@@ -18,7 +18,7 @@ kaiming_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nnx.Module):
-    """2-D convolution on NHWC with torchvision's symmetric padding, or TensorFlow's "same".
+    """2-D convolution on NHWC with torchvision's symmetric padding, or `same` as TensorFlow's.
 
     Kernel [height, width, in, out]; parameters stay float32, the product runs in `dtype`.
     """
@@ -30,7 +30,8 @@ class Conv(nnx.Module):
         kernel_size: int | tuple[int, int],
         *,
         stride: int = 1,
-        padding: int | tuple[int, int] | str | None = None,
+        padding: int | tuple[int, int] | None = None,
+        same: bool = False,
         use_bias: bool = False,
         dtype: DTypeLike = jnp.float32,
         initializer: nnx.Initializer = kaiming_fan_out,
@@ -38,11 +39,9 @@ class Conv(nnx.Module):
     ):
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if padding is None:
-            padding = (size[0] // 2, size[1] // 2)
+            padding = (0, 0) if same else (size[0] // 2, size[1] // 2)
         self.padding = (padding, padding) if isinstance(padding, int) else padding
-        self.same = padding == "same"
-        if self.same:
-            self.padding = (0, 0)
+        self.same = same
         self.stride = stride
         self.dtype = dtype
         self.kernel = nnx.Param(initializer(rngs.params(), (*size, in_features, out_features)))

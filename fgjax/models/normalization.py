@@ -11,20 +11,12 @@ import jax.numpy as jnp
 
 from fgjax.models import sums
 
-ACTIVATIONS = ("none", "relu", "relu6")
+ACTIVATIONS = ("none", "relu6")
 
 
 def activate(x: jax.Array, activation: str) -> jax.Array:
-    """One of `ACTIVATIONS`."""
-    if activation == "none":
-        return x
-    x = jnp.maximum(x, 0)
-    return jnp.minimum(x, 6) if activation == "relu6" else x
-
-
-def _passes(x, activation: str):
-    """Where the activation's derivative is 1; 0 elsewhere, at the bends too, as in PyTorch."""
-    return (x > 0) & (x < 6) if activation == "relu6" else x > 0
+    """One of `ACTIVATIONS`: the same again, or the smaller of ReLU and 6."""
+    return jnp.minimum(jax.nn.relu(x), 6) if activation == "relu6" else x
 
 
 def affine(x: jax.Array, mean, var, scale, bias, epsilon: float, activation: str) -> jax.Array:
@@ -34,8 +26,9 @@ def affine(x: jax.Array, mean, var, scale, bias, epsilon: float, activation: str
     return activate(x * factor.astype(x.dtype) + shift.astype(x.dtype), activation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def batch_norm(x: jax.Array, scale, bias, epsilon: float, activation: str):
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, activation: str
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalised by the batch's own statistics.
 
     y = activation(γ (x − μ) / √(σ² + ε) + β), with μ and the biased σ² over all axes but the last.
@@ -43,13 +36,19 @@ def batch_norm(x: jax.Array, scale, bias, epsilon: float, activation: str):
 
     Args:
       x: [B, H, W, C].
-      scale: γ [C]; bias: β [C].
+      scale: γ [C].
+      bias: β [C].
       epsilon: ε.
       activation: one of `ACTIVATIONS`.
 
     Returns:
       y, of x's shape and dtype; μ and σ², [C], at least float32.
     """
+    return _batch_norm(x, scale, bias, epsilon, activation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _batch_norm(x, scale, bias, epsilon: float, activation: str):
     return _forward(x, scale, bias, epsilon, activation)[0]
 
 
@@ -75,9 +74,9 @@ def _backward(epsilon: float, activation: str, kept, gradients):
         if activation == "none":
             return wide
         y = x * factor.astype(x.dtype) + shift.astype(x.dtype)
-        return jnp.where(_passes(y, activation), wide, 0)
+        return jnp.where((y > 0) & (y < 6), wide, 0)  # none at the bends, as in PyTorch
 
-    to_bias = sums.total(lambda x, g: inner(x, g), x, gradient)
+    to_bias = sums.total(inner, x, gradient)
     to_scale = sums.total(
         lambda x, g: inner(x, g) * ((_widened(x) - mean) * deviation), x, gradient
     )
@@ -90,4 +89,4 @@ def _widened(x):
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-batch_norm.defvjp(_forward, _backward)
+_batch_norm.defvjp(_forward, _backward)
