@@ -2,12 +2,14 @@
 
     PYTHONPATH=. python benchmarks/train_step.py            steps and forward passes, CPU or GPU
     PYTHONPATH=. python benchmarks/train_step.py --compile  compile times of all networks
+    PYTHONPATH=. taskset -c 0 python benchmarks/train_step.py --clock=cpu     one core, CPU seconds
 
 needs `pip install --no-deps torchvision==0.28.0` beside benchmarks/requirements.txt. PyTorch runs
 channels last: on a CPU eagerly in float32, on a GPU through torch.compile in bfloat16. Each side
 lives in a process of its own; they run in turns, and a ratio is the median over the turns of
 PyTorch's time by ours. A training step is forward, backward and SGD with momentum and weight decay,
-batch norm in training mode, on images that are already on the device.
+batch norm in training mode, on images that are already on the device. CPU seconds on one core are
+for a machine that others use, too: waiting for them does not count.
 """
 
 import argparse
@@ -19,7 +21,8 @@ import time
 import numpy as np
 
 CPU_CASES = (("resnet18", 96, 8), ("resnet18", 96, 32), ("resnet50", 224, 8), ("resnet50", 224, 32),
-             ("vgg16", 224, 8), ("vgg16", 224, 32))  # fmt: skip
+             ("vgg16", 224, 8), ("vgg16", 224, 32), ("efficientnet_lite0", 128, 32),
+             ("efficientnet_lite0", 160, 32))  # fmt: skip
 GPU_CASES = (("resnet50", 448, 64), ("resnet50", 448, 128))
 # Multiplications and additions of a forward pass for one image; a step takes three times as many.
 FLOPS = {("resnet50", 448): 4 * 2 * 4.09e9}
@@ -80,7 +83,12 @@ def theirs(name, size, batch, half):
     from tests.models import golden
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = getattr(golden.torchvision().models, name)(weights=None)
+    if name.startswith("efficientnet"):
+        from tests.models import torch_lite
+
+        model = torch_lite.Lite(name)
+    else:
+        model = getattr(golden.torchvision().models, name)(weights=None)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -112,21 +120,24 @@ def theirs(name, size, batch, half):
     return {"train": step, "forward": forward}
 
 
-def _serve(pipe, make, case, half):
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def _serve(pipe, make, case, half, clock):
     """A side's process: runs what it is asked for and answers with the seconds."""
-    sides = make(*case, half)
+    sides, seconds = make(*case, half), CLOCKS[clock]
     while (what := pipe.recv()) is not None:
-        began = time.perf_counter()
+        began = seconds()
         sides[what]()
-        pipe.send(time.perf_counter() - began)
+        pipe.send(seconds() - began)
 
 
-def compare(case, half, turns):
+def compare(case, half, turns, clock):
     """{what: (our median, their median, median ratio)} in seconds."""
     context, pipes = multiprocessing.get_context("spawn"), []
     for make in (ours, theirs):
         here, there = context.Pipe()
-        context.Process(target=_serve, args=(there, make, case, half), daemon=True).start()
+        context.Process(target=_serve, args=(there, make, case, half, clock), daemon=True).start()
         pipes.append(here)
 
     def run(pipe, what):
@@ -198,13 +209,14 @@ def _main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compile", action="store_true", help="compile times instead")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="seconds of what")
     parser.add_argument("--only", default="", help="cases of one network")
     options = parser.parse_args()
     if options.compile:
         _compile_times()
         return 0
     accelerator = _device()
-    print(f"{accelerator or 'CPU'}, {options.turns} turns")
+    print(f"{accelerator or 'CPU'}, {options.turns} turns, {options.clock} time")
     print("| network | px | batch | what | ours, ms | PyTorch, ms | images/s | ratio |"
           + (" share of peak |" if accelerator else ""))  # fmt: skip
     print("|---|---|---|---|---|---|---|---|" + ("---|" if accelerator else ""))
@@ -212,7 +224,8 @@ def _main():
         name, size, batch = case
         if options.only not in ("", name):
             continue
-        for what, (mine, other, ratio) in compare(case, bool(accelerator), options.turns).items():
+        found = compare(case, bool(accelerator), options.turns, options.clock)
+        for what, (mine, other, ratio) in found.items():
             row = [name, size, batch, what, f"{1e3 * mine:.0f}", f"{1e3 * other:.0f}",
                    f"{batch / mine:.1f}", f"{ratio:.2f}"]  # fmt: skip
             peak = next((v for k, v in PEAKS.items() if k in (accelerator or "")), None)

@@ -37,6 +37,8 @@ jaxtyping.install_import_hook(
     CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
+collect_ignore = ["models/torch_lite.py"]  # imports PyTorch, for golden.py and the benchmarks
+
 
 @pytest.fixture
 def unchecked_types():

@@ -107,7 +107,7 @@ class EfficientNetLite(Backbone):
     ):
         super().__init__(HEAD, options, rngs=rngs)
         shared = {"dtype": options.dtype, "rngs": rngs}
-        self.conv_stem = layers.Conv(3, STEM, 3, stride=2, padding="same", **shared)
+        self.conv_stem = layers.Conv(3, STEM, 3, stride=2, same=True, **shared)
         self.bn0 = _norm(STEM, activation="relu6")
         blocks, ends, features = [], {}, STEM
         for position, group in enumerate(scaled(width_factor, depth_factor)):

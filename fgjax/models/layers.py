@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fgjax.models import convolution, depthwise
+from fgjax.models import convolution, depthwise, normalization
 from fgjax.models.convolution import convolve
 
 # He initialisation over fan-out, as torchvision's ResNet and VGG, and over fan-in, as its DenseNet.
@@ -18,7 +18,7 @@ kaiming_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nnx.Module):
-    """2-D convolution on NHWC with torchvision's symmetric padding, or TensorFlow's "same".
+    """2-D convolution on NHWC with torchvision's symmetric padding, or `same` as TensorFlow's.
 
     Kernel [height, width, in, out]; parameters stay float32, the product runs in `dtype`.
     """
@@ -30,7 +30,8 @@ class Conv(nnx.Module):
         kernel_size: int | tuple[int, int],
         *,
         stride: int = 1,
-        padding: int | tuple[int, int] | str | None = None,
+        padding: int | tuple[int, int] | None = None,
+        same: bool = False,
         use_bias: bool = False,
         dtype: DTypeLike = jnp.float32,
         initializer: nnx.Initializer = kaiming_fan_out,
@@ -38,11 +39,9 @@ class Conv(nnx.Module):
     ):
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         if padding is None:
-            padding = (size[0] // 2, size[1] // 2)
+            padding = (0, 0) if same else (size[0] // 2, size[1] // 2)
         self.padding = (padding, padding) if isinstance(padding, int) else padding
-        self.same = padding == "same"
-        if self.same:
-            self.padding = (0, 0)
+        self.same = same
         self.stride = stride
         self.dtype = dtype
         self.kernel = nnx.Param(initializer(rngs.params(), (*size, in_features, out_features)))
@@ -113,21 +112,16 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        form = (self.epsilon, self.activation)
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-        else:
-            wide = widened(x)
-            axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(wide, axis=axes)
-            var = jnp.maximum(jnp.mean(jnp.square(wide), axis=axes) - jnp.square(mean), 0.0)
-            count = x.size // x.shape[-1]
-            unbiased = var * (count / max(count - 1, 1))
-            self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
-            self.var[...] += self.momentum * (jax.lax.stop_gradient(unbiased) - self.var[...])
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shift = self.bias[...] - mean * scale
-        x = x * scale.astype(x.dtype) + shift.astype(x.dtype)
-        return jax.nn.relu6(x) if self.activation == "relu6" else x
+            parameters = (self.mean[...], self.var[...], self.scale[...], self.bias[...])
+            return normalization.affine(x, *parameters, *form)
+        y, mean, var = normalization.batch_norm(x, self.scale[...], self.bias[...], *form)
+        count = x.size // x.shape[-1]
+        unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
+        self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
+        self.var[...] += self.momentum * (unbiased - self.var[...])
+        return y
 
 
 class Linear(nnx.Module):

@@ -1,0 +1,45 @@
+"""Sums over batch, height and width, in a form that XLA runs fast on a CPU.
+
+XLA's reductions there are loops over single numbers. A few dozen rows are added by plain additions,
+which become vector instructions, and what is left is a product with ones. On GPUs a sum is a sum.
+"""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+UNROLLED = 8
+
+
+def by_hand() -> bool:
+    """Whether the forms for CPUs are used."""
+    return jax.default_backend() == "cpu"
+
+
+def _blocks(*arrays):
+    """Rows in as many blocks as are added at once: lists of slices, and what does not divide."""
+    length = arrays[0].shape[1]
+    count = min(UNROLLED, length)
+    size = length // count
+    yield [[a[:, i * size : (i + 1) * size] for a in arrays] for i in range(count)]
+    if length > size * count:
+        yield [[a[:, i : i + 1] for a in arrays] for i in range(size * count, length)]
+
+
+def total(form, *arrays: jax.Array) -> jax.Array:
+    """Sum over all axes but the last of `form(*arrays)`, entries [B, H, W, C] to one; [C]."""
+    if not by_hand():
+        return jnp.sum(form(*arrays), axis=tuple(range(arrays[0].ndim - 1)))
+    found = []
+    for blocks in _blocks(*arrays):
+        few = functools.reduce(operator.add, [form(*block) for block in blocks])
+        few = few.reshape(-1, few.shape[-1])
+        found.append(jnp.ones((1, len(few)), few.dtype) @ few)
+    return functools.reduce(operator.add, found)[0]
+
+
+def dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Sum of x · y, [B, H, W, C] each, over all axes but the last: [C]."""
+    return total(operator.mul, x, y)
