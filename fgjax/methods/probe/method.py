@@ -36,7 +36,7 @@ class Config:
     """Hyper-parameters."""
 
     batch_size: int = 64  # of the forward passes, over all devices
-    strengths: tuple[float, ...] = (1.0, 10.0, 100.0)  # C: the larger, the less regularised
+    strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)  # C: the larger, the less regularised
     folds: int = 3  # of the cross-validation that chooses among them
     iterations: int = 200  # of L-BFGS at most
 
