@@ -63,8 +63,12 @@ def test_configs_are_listed_with_their_methods_and_flags(capsys):
     lines = capsys.readouterr().out.splitlines()
     listed = {line.split()[0]: line for line in lines[: len(config_files.names())]}
     assert sorted(listed) == config_files.names()
-    assert "lapm | ccfr | ghns | hdcl[,recognition]  [,demo]" in listed["aircraft"]
-    assert "hdcl[,recognition] | ccfr  " in listed["dogs"] and "lapm" not in listed["dogs"]
+    words = "lapm[,small] | ccfr[,small] | ghns[,small] | hdcl[,recognition][,small]"
+    assert f"{words} | probe[,small]  [,demo]" in listed["aircraft"]
+    assert (
+        "hdcl[,recognition][,small] | ccfr[,small] | probe" in listed["dogs"]
+        and "lapm" not in listed["dogs"]
+    )
     assert "which of 200 birds" in listed["cub"]
 
 
