@@ -121,7 +121,10 @@ def images(size, *shape):
     "name",
     [
         "resnet_small",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("vgg16", "resnet50")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("vgg16", "resnet50", "efficientnet_lite0")
+        ),
     ],
 )
 def test_lapm_steps_with_its_backbones(name):
