@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fgjax.models import convolution, depthwise, normalization
+from fgjax.models import convolution, depthwise, normalization, sums
 from fgjax.models.convolution import convolve
 from fgjax.models.sums import widened
 
@@ -56,7 +56,7 @@ class Conv(nnx.Module):
             x = jnp.pad(x, [(0, 0), *edges, (0, 0)])
         x = convolve(x, kernel, stride=self.stride, padding=self.padding)
         if self.bias is not None:
-            x = x + self.bias[...].astype(self.dtype)
+            x = sums.add_bias(x, self.bias[...].astype(self.dtype))
         return x
 
 

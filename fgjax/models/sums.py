@@ -46,6 +46,19 @@ def dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return total(lambda x, y: widened(x) * widened(y), x, y)
 
 
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Sum of a map [B, H, W, C] and a bias [C] of its dtype, whose gradient is a `total`."""
+    return x + bias
+
+
+def _add_bias_backward(_, gradient):
+    return gradient, total(widened, gradient).astype(gradient.dtype)
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+
+
 def widened(x: jax.Array) -> jax.Array:
     """At least float32: statistics and pooled features need it, whatever the convolutions take."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
