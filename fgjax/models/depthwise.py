@@ -1,4 +1,17 @@
-"""Depthwise convolution: each channel with a kernel of its own."""
+"""Depthwise convolution: each channel with a kernel of its own; values of the plain operation.
+
+What XLA does badly on a CPU, and what is done here instead (benchmarks/RESULTS.md has the times):
+
+- a grouped convolution, computed number by number: here k² shifted products, vectors of channels;
+- padding inside the loop of every tap, with a branch for each number: here in memory, once;
+- strides, which skip through memory once for each tap: here the stride² phases lie in memory;
+- the input's gradient: shifted products, too, phase by phase, over no zeros between;
+- the kernel's gradient as k² reductions: here sums by additions (`sums.dot`), and on maps of up to
+  `SMALL` entries one product of matrices over the batch for each channel, of which the pairs that
+  meet under a tap are added.
+
+On GPUs it is the library's own kernel, gradients included.
+"""
 
 import functools
 import itertools

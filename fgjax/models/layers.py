@@ -9,8 +9,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from fgjax.models import convolution, depthwise, normalization
+from fgjax.models import convolution, depthwise, normalization, sums
 from fgjax.models.convolution import convolve
+from fgjax.models.sums import widened
 
 # He initialisation over fan-out, as torchvision's ResNet and VGG, and over fan-in, as its DenseNet.
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -55,7 +56,7 @@ class Conv(nnx.Module):
             x = jnp.pad(x, [(0, 0), *edges, (0, 0)])
         x = convolve(x, kernel, stride=self.stride, padding=self.padding)
         if self.bias is not None:
-            x = x + self.bias[...].astype(self.dtype)
+            x = sums.add_bias(x, self.bias[...].astype(self.dtype))
         return x
 
 
@@ -185,11 +186,6 @@ def adaptive_average_pool(x: jax.Array, grid: int) -> jax.Array:
 def global_average_pool(x: jax.Array) -> jax.Array:
     """Mean over height and width in float32: [B, H, W, C] to [B, C]."""
     return jnp.mean(widened(x), axis=(1, 2))
-
-
-def widened(x: jax.Array) -> jax.Array:
-    """At least float32: statistics and pooled features need it, whatever the convolutions take."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def sequential(layers: Sequence[nnx.Module], x: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Batch normalisation in training with its closed-form gradient.
 
 Autodiff keeps more and passes over the maps more often: here the gradient needs the input alone,
-two sums over it, and one pass. An activation that follows is part of both.
+two sums over it, and one pass. ReLU6 is part of both, so that its output is never kept.
 """
 
 import functools
@@ -54,8 +54,8 @@ def _batch_norm(x, scale, bias, epsilon: float, activation: str):
 
 def _forward(x, scale, bias, epsilon: float, activation: str):
     count = x.size // x.shape[-1]
-    mean = sums.total(_widened, x) / count
-    var = jnp.maximum(sums.total(lambda x: jnp.square(_widened(x)), x) / count - mean**2, 0)
+    mean = sums.total(sums.widened, x) / count
+    var = jnp.maximum(sums.total(lambda x: jnp.square(sums.widened(x)), x) / count - mean**2, 0)
     y = affine(x, mean, var, scale, bias, epsilon, activation)
     return (y, mean, var), (x, mean, var, scale, bias)
 
@@ -70,7 +70,7 @@ def _backward(epsilon: float, activation: str, kept, gradients):
 
     def inner(x, gradient):
         """The gradient before the activation."""
-        wide = _widened(gradient)
+        wide = sums.widened(gradient)
         if activation == "none":
             return wide
         y = x * factor.astype(x.dtype) + shift.astype(x.dtype)
@@ -78,15 +78,11 @@ def _backward(epsilon: float, activation: str, kept, gradients):
 
     to_bias = sums.total(inner, x, gradient)
     to_scale = sums.total(
-        lambda x, g: inner(x, g) * ((_widened(x) - mean) * deviation), x, gradient
+        lambda x, g: inner(x, g) * ((sums.widened(x) - mean) * deviation), x, gradient
     )
-    spread = (_widened(x) - mean) * deviation * (to_scale / count)
+    spread = (sums.widened(x) - mean) * deviation * (to_scale / count)
     to_x = factor * (inner(x, gradient) - to_bias / count - spread)
     return to_x.astype(x.dtype), to_scale, to_bias
-
-
-def _widened(x):
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 _batch_norm.defvjp(_forward, _backward)

@@ -1,7 +1,8 @@
 """Sums over batch, height and width, in a form that XLA runs fast on a CPU.
 
-XLA's reductions there are loops over single numbers. A few dozen rows are added by plain additions,
-which become vector instructions, and what is left is a product with ones. On GPUs a sum is a sum.
+XLA's reductions there are loops over single numbers, unless its library of kernels takes them over,
+which computes wrong numbers in some programs. Here a few rows are added by plain additions, which
+become vector instructions, and what is left is a product with ones. On GPUs a sum is a sum.
 """
 
 import functools
@@ -42,4 +43,22 @@ def total(form, *arrays: jax.Array) -> jax.Array:
 
 def dot(x: jax.Array, y: jax.Array) -> jax.Array:
     """Sum of x · y, [B, H, W, C] each, over all axes but the last: [C]."""
-    return total(operator.mul, x, y)
+    return total(lambda x, y: widened(x) * widened(y), x, y)
+
+
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Sum of a map [B, H, W, C] and a bias [C] of its dtype, whose gradient is a `total`."""
+    return x + bias
+
+
+def _add_bias_backward(_, gradient):
+    return gradient, total(widened, gradient).astype(gradient.dtype)
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """At least float32: statistics and pooled features need it, whatever the convolutions take."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

@@ -119,7 +119,7 @@ def images(size, *shape):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet_small", "vgg16", "resnet50"],
+    ["resnet_small", "vgg16", "resnet50", "efficientnet_lite0"],
 )
 @pytest.mark.slow
 def test_lapm_steps_with_its_backbones(name):

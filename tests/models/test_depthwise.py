@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fgjax.models import depthwise, normalization
+from fgjax.models import depthwise, normalization, sums
 from tests.models import golden
 
 
@@ -85,3 +85,10 @@ def test_relu6_has_no_gradient_at_its_bends():
         run = with_gradients(lambda s, b: normalization.batch_norm(x, s, b, 1e-3, "relu6")[0])
         _, to_scale, to_bias = run(jnp.ones(1), jnp.full(1, bias))
         assert to_scale == 0 and to_bias == 0
+
+
+def test_a_bias_has_the_gradient_of_an_addition():
+    x, bias = numbers(0, 2, 11, 3, 4), numbers(1, 4)
+    found, wanted = with_gradients(sums.add_bias)(x, bias), with_gradients(jnp.add)(x, bias)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)

@@ -59,7 +59,8 @@ def torchvision_file(path, name="resnet18", classes=1000, seed=0):
 @pytest.mark.parametrize(
     ("name", "channels"),
     [("resnet18", (64, 128, 256, 512)), ("resnet50", (256, 512, 1024, 2048)),
-     ("resnet_small", (24, 48, 96))],
+     ("resnet_small", (24, 48, 96)), ("efficientnet_lite0", (24, 40, 112, 1280)),
+     ("efficientnet_lite2", (24, 48, 120, 1280))],
 )  # fmt: skip
 def test_named_maps(name, channels):
     model = nnx.eval_shape(lambda: build(name))
