@@ -157,6 +157,8 @@ class Mixed(nnx.Module):
 class Inception(Backbone):
     """Inception-v3; see the module's docstring for the output."""
 
+    pixels = ((127.5,) * 3, (127.5,) * 3)
+
     def __init__(self, options: Options, *, rngs: nnx.Rngs):
         super().__init__(2048, options, rngs=rngs)
         shared = {"dtype": options.dtype, "rngs": rngs}
