@@ -54,8 +54,12 @@ def _batch_norm(x, scale, bias, epsilon: float, activation: str):
 
 def _forward(x, scale, bias, epsilon: float, activation: str):
     count = x.size // x.shape[-1]
-    mean = sums.total(sums.widened, x) / count
-    var = jnp.maximum(sums.total(lambda x: jnp.square(sums.widened(x)), x) / count - mean**2, 0)
+    # From any entry on: where the mean is large beside the deviation, squares would cancel.
+    origin = jax.lax.stop_gradient(sums.widened(x[:1, :1, :1]))
+    offset = sums.total(lambda x: sums.widened(x) - origin, x) / count
+    square = sums.total(lambda x: jnp.square(sums.widened(x) - origin), x) / count
+    mean = origin[0, 0, 0] + offset
+    var = jnp.maximum(square - offset**2, 0)
     y = affine(x, mean, var, scale, bias, epsilon, activation)
     return (y, mean, var), (x, mean, var, scale, bias)
 
