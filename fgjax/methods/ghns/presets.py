@@ -70,10 +70,7 @@ def small(config: Config, *, demo: bool) -> None:
     """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
     presets.small(config, demo=demo)
     method = config.method
-    method.classifier = presets.adamw(3, 3e-4)
-    method.grouping.warmup = presets.adamw(1, 1e-4)
-    method.grouping.rounds, method.grouping.classify_epochs = 1, 1
-    method.grouping.compact_share, method.grouping.part_size = 1.0, 0.3
+    presets.small_localizer(method)
     method.part_image_size = 64
     method.extractors, method.embedding = "frozen", 128
     method.part_networks = presets.adamw(4, 3e-4)

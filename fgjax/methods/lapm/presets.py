@@ -46,10 +46,7 @@ def small(config: Config, *, demo: bool) -> None:
     """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
     presets.small(config, demo=demo)
     method = config.method
-    method.classifier = presets.adamw(3, 3e-4)
-    method.grouping.warmup = presets.adamw(1, 1e-4)
-    method.grouping.rounds, method.grouping.classify_epochs = 1, 1
-    method.grouping.compact_share, method.grouping.part_size = 1.0, 0.3
+    presets.small_localizer(method)
     method.l2norm = True
     method.margin = presets.adamw(3, 3e-4, batch_size=8)
 

@@ -2,6 +2,7 @@
 
 from fgjax.config import Augmentation, Config, Data, Optimizer, Training
 from fgjax.errors import UserError
+from fgjax.methods.shared.localization import Localization
 from fgjax.methods.shared.parts import Grouping
 
 FROZEN = "stem,stage1,stage2"
@@ -47,6 +48,14 @@ def small(config: Config, *, demo: bool) -> None:
     config.backbone = "efficientnet_lite0"
     config.freeze = FROZEN
     config.data.image_size, config.data.workers = 128, 0
+
+
+def small_localizer(config: Localization) -> None:
+    """What `small` changes in the stages before LAPM's and GHNS's own: the same, to be shared."""
+    config.classifier = adamw(3, 3e-4)
+    config.grouping.warmup = adamw(1, 1e-4)
+    config.grouping.rounds, config.grouping.classify_epochs = 1, 1
+    config.grouping.compact_share, config.grouping.part_size = 1.0, 0.3
 
 
 def drawn_aircraft() -> Data:
