@@ -42,7 +42,8 @@ class Data:
     zero_shot: bool = False  # train on the first half of the classes, test on the other half
     image_size: int = 448
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    held_out: float = 0.1  # share of the training split that serves every selection
+    # Share of the training split that serves every selection: images, with zero_shot classes.
+    held_out: float = 0.1
     workers: int = 4  # processes that decode and mix; 0 uses threads of the main one
     prefetch: int = 4  # batches that each worker keeps ready
 

@@ -336,3 +336,16 @@ def split_held_out(labels: np.ndarray, share: float, *, seed: int) -> tuple[np.n
         held.append(members[: min(round(share * len(members)), len(members) - 1)])
     held_out = np.sort(np.concatenate(held)) if held else np.zeros(0, int)
     return np.setdiff1d(np.arange(len(labels)), held_out), held_out.astype(int)
+
+
+def split_held_out_classes(
+    labels: np.ndarray, share: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same by whole classes, for methods that are judged on classes that never trained.
+
+    round(share · classes) of them are held out, but one at least stays for training.
+    """
+    classes = generator(seed, 0x5EED).permutation(np.unique(labels))
+    held = classes[: min(round(share * len(classes)), len(classes) - 1)] if len(classes) else []
+    held_out = np.isin(labels, held)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

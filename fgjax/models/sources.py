@@ -156,10 +156,16 @@ def _download(source: str) -> pathlib.Path:
     import huggingface_hub
     from huggingface_hub import errors as hub_errors
 
+    offline = False
     try:
+        if not isinstance(huggingface_hub.try_to_load_from_cache(source, _FILE), str):
+            offline = True  # unless it answers: without this one try the client goes on for 25 s
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(source, _FILE))
+            offline = False
         path = pathlib.Path(huggingface_hub.hf_hub_download(source, _FILE))
     except Exception as error:  # the client's own, its HTTP library's, the system's: all mean this
-        offline = isinstance(error, hub_errors.LocalEntryNotFoundError)
+        answered = isinstance(error, hub_errors.HfHubHTTPError)
+        offline = isinstance(error, hub_errors.LocalEntryNotFoundError) or offline and not answered
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         reason = "the Hub cannot be reached" if offline else said
         raise UserError(

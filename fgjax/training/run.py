@@ -16,7 +16,7 @@ from flax import nnx
 from fgjax import models
 from fgjax.config import Config, Training, before, flatten
 from fgjax.data.datasets import Dataset
-from fgjax.data.loading import ImageReader, Transform, split_held_out
+from fgjax.data.loading import ImageReader, Transform, split_held_out, split_held_out_classes
 from fgjax.errors import UserError
 from fgjax.training import forward, freezing, optimizer
 from fgjax.training.fit import Batches, dtype_of, epoch_batches, fit
@@ -48,8 +48,10 @@ class Run:
     def __post_init__(self):
         self.config = models.name_weights(self.config)
         labels = self.dataset.train.labels
-        self.train_indices, self.held_out_indices = split_held_out(
-            labels, self.config.data.held_out, seed=self.config.seed
+        data = self.config.data
+        split = split_held_out_classes if data.zero_shot else split_held_out
+        self.train_indices, self.held_out_indices = split(
+            labels, data.held_out, seed=self.config.seed
         )
         self.stages: dict[str, Stage] = {}
 
@@ -118,6 +120,8 @@ class Run:
             **flatten(config.data.augmentation, "augmentation."),
             **extra,
         }
+        if config.data.zero_shot and config.data.held_out:
+            values["held_out_by"] = "class"
         # What earlier versions left out, so that their stages are found: see `config.added`.
         earlier = {"revision": 1, **before(config), **before(config.method)}
         earlier |= before(config.data) | before(config.data.augmentation, "augmentation.")

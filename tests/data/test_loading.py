@@ -148,6 +148,18 @@ def test_held_out_is_stratified_and_reproducible():
     assert len(loading.split_held_out(labels, 0.0, seed=3)[1]) == 0
 
 
+def test_whole_classes_are_held_out():
+    labels = np.repeat(np.arange(10), 3)
+    train, held = loading.split_held_out_classes(labels, 0.3, seed=3)
+    assert sorted([*train, *held]) == list(range(30))
+    assert len(set(labels[held])) == 3 and not set(labels[held]) & set(labels[train])
+    np.testing.assert_array_equal(held, loading.split_held_out_classes(labels, 0.3, seed=3)[1])
+    other = loading.split_held_out_classes(labels, 0.3, seed=4)[1]
+    assert set(labels[other]) != set(labels[held])
+    assert len(loading.split_held_out_classes(labels, 0.0, seed=3)[1]) == 0
+    assert set(labels[loading.split_held_out_classes(labels, 0.99, seed=3)[0]])  # one stays
+
+
 def test_an_unreadable_image_names_its_file():
     with pytest.raises(UserError, match=r"bad\.jpg"):
         images.decode(b"not an image", "bad.jpg")

@@ -111,6 +111,38 @@ def test_the_objective_is_eq_11():
     assert float(warm) == pytest.approx(softmax.mean() + 0.3 * regular, rel=1e-3)
 
 
+def test_held_out_classes_are_in_no_denominator():
+    """The loss of five classes of which two are held out is that of the other three alone."""
+    config = hdcl.Config(top_k=3, decorrelation=0.3)
+    backbone = models.build("tests.tiny:Net", num_classes=5, rngs=nnx.Rngs(0))
+    model = hdcl.EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(1))
+    model.eval()
+    given = batch((1, 1, 3, 3, 4, 4))
+    loss = dataclasses.replace(loss_of(config), trained=(1, 3, 4))
+    statistics = {"warm": jnp.asarray(False)}
+    value, metrics = loss(model, given, statistics, None)
+    alone = hdcl.EmbeddingNetwork(model.backbone, config, rngs=nnx.Rngs(1))
+    kept = np.array([1, 3, 4])
+    alone.head.directions = nnx.Param(model.head.directions[...][:, kept])
+    alone.head.lengths = nnx.Param(model.head.lengths[...][kept])
+    wanted, others = loss_of(config)(alone, batch((0, 0, 1, 1, 2, 2)), statistics, None)
+    assert float(value) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(metrics["accuracy"]) == float(others["accuracy"])
+    before, _ = loss_of(config)(model, given, statistics, None)
+    assert float(before) != pytest.approx(float(wanted), rel=1e-3)
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_selection_looks_at_held_out_classes(config, tmp_path):
+    config.data.held_out = 0.25
+    results = main.run(config, tmp_path, figures=False)
+    assert results["protocol"]["held_out_images"] == 3 * 8  # of the 12 classes that train
+    assert results["metrics"]["held_out_queries"] == 24
+    assert 0 <= results["metrics"]["held_out_recall@1"] <= 1
+    logged = (tmp_path / "embedding" / "metrics.jsonl").read_text()
+    assert "held_out_recall@1" in logged
+
+
 @pytest.mark.parametrize("name", [n for n in hdcl.LOSSES if n != "scda"])
 def test_every_row_of_table_1_has_a_gradient(name):
     config = hdcl.Config(loss=name)

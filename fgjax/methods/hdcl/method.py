@@ -31,7 +31,7 @@ from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
 from fgjax.methods.hdcl import in_batch
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
-from fgjax.methods.shared.classifier import train_classifier, whole_images
+from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
 from fgjax.methods.shared.predictor import WholeImagePredictor
 from fgjax.training import sharding
@@ -148,9 +148,15 @@ def embed_of(config: Config) -> Embed:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingLoss:
-    """The loss of a batch of single images, as `Config.loss` says."""
+    """The loss of a batch of single images, as `Config.loss` says.
 
-    config: tuple[tuple[str, Any], ...]  # of Config's plain fields, so that it hashes
+    Attributes:
+      config: Config's plain fields, so that it hashes.
+      trained: classes that train, where some are held out: to the centres there are no others.
+    """
+
+    config: tuple[tuple[str, Any], ...]
+    trained: tuple[int, ...] = ()
 
     def __call__(self, model: EmbeddingNetwork, batch, statistics, key):
         """Eq. 11, or a row of Table 1."""
@@ -161,14 +167,19 @@ class EmbeddingLoss:
         if config.recognition or config.loss in CENTERED:
             head = model.head if isinstance(model.head, CenterHead) else None  # none: recognition
             logits = outputs["logits"] if head is None else head(features)
+            centers = None if head is None else head.centers()
+            if self.trained:
+                kept = jnp.asarray(self.trained)
+                logits, labels = logits[:, kept], jnp.searchsorted(kept, labels)
+                centers = None if centers is None else centers[:, kept]
             metrics["accuracy"] = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
             softmax = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             loss = softmax
             if config.loss == "hdcl":
                 hard = losses.hard_softmax_loss(logits, labels, top_k=config.top_k)
                 loss = jnp.where(statistics["warm"], softmax, hard)
-            if head is not None:
-                correlation = losses.decorrelation(head.centers())
+            if centers is not None:
+                correlation = losses.decorrelation(centers)
                 metrics["decorrelation"] = correlation
                 loss = loss + config.decorrelation * correlation
             return jnp.mean(loss), metrics
@@ -221,11 +232,12 @@ def train_embedding(
         run.train(
             stage,
             model,
-            EmbeddingLoss(tuple(settings.items())),
+            EmbeddingLoss(tuple(settings.items()), _trained_classes(run)),
             stream(run, config, train),
             dataclasses.replace(training, batch_size=size),
             name="embedding",
             before_epoch=_before_epoch(run, config, train),
+            evaluator=_evaluator(run, config, train),
             title=config.loss,
         )
     stage.save_model(model)
@@ -240,6 +252,8 @@ def train_embedding(
         metrics = run.compute(
             lambda: retrieval_metrics(found, labels), instead=lambda: {"recall@1": 0.0}
         )
+    if evaluate := _evaluator(run, config, train):
+        metrics |= evaluate(model, training.epochs)
     stage.finish(metrics)
     return stage
 
@@ -279,6 +293,32 @@ def _before_epoch(run: Run, config: Config, reader: Reader):
         return {"warm": jnp.asarray(epoch < config.warmup_epochs)}
 
     return centers if config.loss == "crl" else warm
+
+
+def _trained_classes(run: Run) -> tuple[int, ...]:
+    """Where whole classes are held out, those that are not; otherwise none are named."""
+    if not run.config.data.zero_shot or not len(run.held_out_indices):
+        return ()
+    return tuple(np.unique(run.dataset.train.labels[run.train_indices]).tolist())
+
+
+def _evaluator(run: Run, config: Config, reader: Reader):
+    """Search among the held-out classes, or top-1 of the held-out images; None without any."""
+    rows = run.held_out_indices
+    size = batch_size(run, config)
+    if not len(rows) or config.recognition:
+        return evaluator_on(run, reader, size)
+    labels, embed = reader.split.labels[rows], embed_of(config)
+
+    def evaluate(model, epoch: int) -> dict[str, float]:
+        del epoch
+        found = embeddings_of(run, model, embed, reader, rows, batch_size=size)
+        metrics = run.compute(
+            lambda: retrieval_metrics(found, labels), instead=lambda: {"recall@1": 0.0}
+        )
+        return {f"held_out_{name}": value for name, value in metrics.items()}
+
+    return evaluate
 
 
 def _centers(model: EmbeddingNetwork) -> dict[str, np.ndarray]:

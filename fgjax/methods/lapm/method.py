@@ -2,7 +2,7 @@
 
 Read top to bottom as the paper's section III:
 
-  classifier   cross-entropy on whole images                  (stands for ImageNet's weights)
+  classifier   cross-entropy on whole images                  (finds objects and parts; the start without ImageNet)
   objects      the object's box by CAM                        (III.A, "applied … CAM")
   parts        three part boxes by channel grouping           (III.A, its reference [8])
   margin       sets of part-aware mixtures and L = λ L_cls + (1 − λ) L_pair
@@ -28,7 +28,7 @@ from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.losses.common import euclidean, normalize
 from fgjax.methods.lapm.adaptive_margin import MarginEstimator, fixed_margins
-from fgjax.methods.shared.classifier import evaluator_on
+from fgjax.methods.shared.classifier import evaluator_on, starting_model
 from fgjax.methods.shared.localization import Localization, Localizer, crops, localize
 from fgjax.methods.shared.predictor import Predictor
 from fgjax.training.run import Run, Stage
@@ -224,7 +224,7 @@ def _pair_metrics(reference, dcdi1, margin, positive, alpha):
 def train_margin(
     run: Run, config: Config, classifier: Stage, objects: Stage, parts: Stage | None
 ) -> Stage:
-    """Stage `margin`, from the classifier's weights; measured once on test at its end."""
+    """Stage `margin`, from ImageNet's weights if there are any; measured once on test at its end."""
     after = (classifier, objects, *([parts] if parts else []))
     training = config.margin
     names = ("mixing", "views", "ratio", "lambda_", "l2norm")
@@ -233,13 +233,14 @@ def train_margin(
         names = ("alpha", "adaptive_margin", "additional_term", "samples", "scope", "shared_m1",
                  "fixed_m1", "fixed_m2")  # fmt: skip
         settings |= {name: getattr(config, name) for name in names}
-    stage = run.stage("margin", training, after=after, **settings)
+    revision = 2 if run.config.pretrained else 1  # the first began with the classifier's weights
+    stage = run.stage("margin", training, after=after, revision=revision, **settings)
     if stage.done:
         return stage
     train, test = crops(run, objects, parts)
     images = 4 if config.views == "set" else 1
     seed = run.seed("margin")
-    model = run.load_model(classifier)
+    model = starting_model(run, classifier)
     size = training.batch_size * images
     run.train(
         stage,

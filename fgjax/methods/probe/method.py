@@ -147,24 +147,23 @@ def _fitted(
     Among equals the stronger regularisation wins. Classes with a single image are in no test fold.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.model_selection import StratifiedKFold
 
-    def of(strength: float) -> LogisticRegression:
-        return LogisticRegression(C=strength, max_iter=config.iterations)
-
-    folds = StratifiedKFold(config.folds, shuffle=True, random_state=run.seed("folds"))
+    splitter = StratifiedKFold(config.folds, shuffle=True, random_state=run.seed("folds"))
     candidates = sorted(config.strengths)
+    accuracies = np.zeros((config.folds, len(candidates)))
     with warnings.catch_warnings():
         # Small classes: a fold then lacks them. Few iterations: what is reached is what is meant.
         warnings.simplefilter("ignore")
-        accuracies = [0.0]
-        if len(candidates) > 1:
-            accuracies = [
-                float(np.mean(cross_val_score(of(c), features, labels, cv=folds)))
-                for c in candidates
-            ]
-        chosen = candidates[int(np.argmax(accuracies))]
-        model = of(chosen).fit(features, labels)
+        folds = splitter.split(features, labels) if len(candidates) > 1 else ()
+        for fold, (fitted, judged) in enumerate(folds):
+            # From the stronger to the weaker, each from where the one before ended.
+            model = LogisticRegression(max_iter=config.iterations, warm_start=True)
+            for position, strength in enumerate(candidates):
+                model.set_params(C=strength).fit(features[fitted], labels[fitted])
+                accuracies[fold, position] = model.score(features[judged], labels[judged])
+        chosen = candidates[int(np.argmax(accuracies.mean(axis=0)))]
+        model = LogisticRegression(C=chosen, max_iter=config.iterations).fit(features, labels)
     rows, offsets = model.coef_, model.intercept_
     if len(rows) == 1:  # of two classes there is one row, the difference of their logits
         rows, offsets = (np.concatenate([-each, each]) / 2 for each in (rows, offsets))

@@ -32,9 +32,12 @@ def whole_images(run: Run) -> tuple[Reader, Reader]:
 
 
 def evaluator_on(run: Run, reader: Reader, batch_size: int):
-    """Evaluation on the held-out training images during training; None without any."""
+    """Evaluation on the held-out training images during training.
+
+    None without any, and where they are of classes that do not train.
+    """
     held_out = run.held_out_indices
-    if not len(held_out):
+    if not len(held_out) or run.config.data.zero_shot:
         return None
 
     def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
