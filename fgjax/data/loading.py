@@ -77,12 +77,10 @@ def read_window(
     Raises:
       UserError: the image cannot be decoded; names it.
     """
-    if not hasattr(_memory, "buffer"):
-        _memory.buffer = np.empty(BUFFER, np.uint8)
     frame = frame_of(image.data)
     height, width = (frame.height - banner, frame.width) if frame else (0, 0)
     factor = reduction(height, width, window, size)
-    pixels = decode(*image, buffer=_memory.buffer, factor=factor)  # the next image overwrites them
+    pixels = _decoded(image, factor)
     if frame is None or factor == 1:
         return crop_resize(pixels[:-banner] if banner else pixels, window, size, out)
     # A last block of less than `factor` pixels stands at the border where the file ends.
@@ -93,6 +91,20 @@ def read_window(
     return _crop_between_pixels(
         pixels[: int(top + height / factor)] if banner else pixels, corners, size, out
     )
+
+
+def _decoded(image: Encoded, factor: int) -> np.ndarray:
+    """The pixels, in this thread's memory until it decodes another: of one image several views."""
+    if not hasattr(_memory, "buffer"):
+        _memory.buffer, _memory.last = np.empty(BUFFER, np.uint8), None
+    last = _memory.last
+    if last is not None and last[1] == factor and last[0] == image.data:
+        return last[2]
+    _memory.last = None
+    pixels = decode(*image, buffer=_memory.buffer, factor=factor)
+    if pixels.nbytes <= BUFFER:
+        _memory.last = image.data, factor, pixels
+    return pixels
 
 
 def _crop_between_pixels(

@@ -10,15 +10,17 @@ Every reference becomes a set of four images of fixed shape, so that sets shard 
 | 3 | outside the set (weight 0) | DCDI_C: an image of another class |
 
 B of slot 1 is the B of slot 2. The positive set has three images; its slot 3 holds an image of
-another class only so that batch statistics see natural images.
+another class so that batch statistics see natural images, and counts in L_cls where that is wished.
 """
 
 import dataclasses
+import functools
 
 import cv2
 import numpy as np
 
 from fgjax.data.loading import Example, Reader, generator
+from fgjax.errors import UserError
 from fgjax.localization import boxes as boxlib
 
 SLOTS = ("reference", "CDI_1", "CDI_2", "DCDI_C")
@@ -69,30 +71,75 @@ def is_positive(position: int, positives: int, negatives: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Donors:
-    """Draws donors from the whole training split."""
+    """Draws donors from the whole training split.
 
-    labels: np.ndarray  # of every row of the split
-    indices: np.ndarray  # rows that may be drawn
+    Attributes:
+      labels: of every row of the split.
+      indices: rows that may be drawn.
+    """
+
+    labels: np.ndarray
+    indices: np.ndarray
+
+    @functools.cached_property
+    def _rows(self) -> dict[int, np.ndarray]:
+        """The rows of each class."""
+        labels = self.labels[self.indices]
+        order = np.argsort(labels, kind="stable")
+        classes, starts = np.unique(labels[order], return_index=True)
+        return dict(zip(classes.tolist(), np.split(self.indices[order], starts[1:])))
+
+    @functools.cached_property
+    def _classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The classes, and how many rows each has."""
+        counts = np.array([len(rows) for rows in self._rows.values()])
+        return np.array(list(self._rows)), counts
 
     def same(self, index: int, count: int, rng: np.random.Generator) -> list[int]:
         """Distinct rows of the same class, never `index`; fewer if the class is smaller."""
-        rows = self.indices[self.labels[self.indices] == self.labels[index]]
+        rows = self._rows.get(int(self.labels[index]), np.zeros(0, int))
         rows = rng.permutation(rows[rows != index])[:count]
         return [int(row) for row in rows]
 
     def different(self, index: int, count: int, rng: np.random.Generator) -> list[int]:
         """Rows of `count` classes that differ from the reference's and from each other.
 
-        With fewer classes than that, classes repeat (but never the reference's).
+        Where references are uniform over the rows, each donor is, too: otherwise its class alone
+        would tell that it is one. The classes lie in random order on a circle, as long as there are
+        rows, and the donors at least the largest class apart from the reference and each other.
+        Where a class is too large for that, donors are uniform over what is left, and with fewer
+        classes than wanted, classes repeat (but never the reference's).
+
+        Raises:
+          UserError: there is no other class.
         """
+        classes, counts = self._classes
+        own, total, largest = int(self.labels[index]), int(counts.sum()), int(counts.max())
+        slack = total - (count + 1) * largest
+        if slack < 0 or own not in self._rows:
+            return self._drawn(own, count, rng)
+        order = rng.permutation(len(classes))
+        ends = np.cumsum(counts[order])
+        place = int(np.flatnonzero(classes[order] == own)[0])
+        start = ends[place] - rng.integers(1, counts[order[place]] + 1)
+        apart = np.sort(rng.integers(0, slack + 1, count)) + largest * np.arange(1, count + 1)
+        found = (start + rng.permutation(apart)) % total
+        which = np.searchsorted(ends, found, side="right")
+        chosen = classes[order[which]]
+        return [int(self._rows[int(k)][at]) for k, at in zip(chosen, found - ends[which])]
+
+    def _drawn(self, own: int, count: int, rng: np.random.Generator) -> list[int]:
+        """The same one after the other, each uniform over the classes that are left."""
         rows: list[int] = []
-        taken = {int(self.labels[index])}
+        left = {k: r for k, r in self._rows.items() if k != own}
+        if not left:
+            raise UserError("mixing with other classes needs two of them, but only one trains.")
+        others = dict(left)
         for _ in range(count):
-            allowed = self.indices[~np.isin(self.labels[self.indices], list(taken))]
-            if not len(allowed):
-                allowed = self.indices[self.labels[self.indices] != self.labels[index]]
+            allowed = np.concatenate(list(left.values()))
             rows.append(int(rng.choice(allowed)))
-            taken.add(int(self.labels[rows[-1]]))
+            left.pop(int(self.labels[rows[-1]]))
+            left = left or dict(others)
         return rows
 
 
@@ -103,6 +150,7 @@ class SetMixing:
     Attributes:
       kind: "parts" pastes parts onto the same parts (Eq. 4-6), "cutmix" random boxes (Eq. 1-3).
       ratio: positives and negatives, e.g. (1, 1).
+      fresh: each of slots 0 to 2 shows the reference in a crop, flip and colours of its own.
       describe: adds `boxes` [4, 2, 4], what was pasted into each slot, for pictures.
     """
 
@@ -111,6 +159,7 @@ class SetMixing:
     seed: int
     kind: str = "parts"
     ratio: tuple[int, int] = (1, 1)
+    fresh: bool = False
     describe: bool = False
 
     def __call__(self, position: int, index: int) -> Example:
@@ -124,8 +173,13 @@ class SetMixing:
         positive = is_positive(position, *self.ratio)
         labels, size = self.reader.split.labels, self.reader.size
         images = np.empty((4, size, size, 3), np.uint8)
-        _, parts = self.reader.read(index, rng, out=images[0])
-        images[1] = images[2] = images[0]
+        views = [self.reader.read(index, rng, out=images[0])[1]] * 3  # part boxes, slot by slot
+        for slot in (1, 2):
+            if self.fresh:
+                views[slot] = self.reader.read(index, rng, out=images[slot])[1]
+            else:
+                images[slot] = images[0]
+        parts = views[0]
         donors = (self._same_class if positive else self._other_classes)(index, rng)
         (donor_b, parts_b, label_b), (donor_c, parts_c, label_c), (last, _, label_last) = donors
 
@@ -142,7 +196,7 @@ class SetMixing:
             rectangles = []
             for donor, donor_parts, part in plan:
                 if self.kind == "parts":
-                    target, origin = parts[part], donor_parts[part]
+                    target, origin = views[slot][part], donor_parts[part]
                 else:
                     target = origin = random_box(rng)
                 rectangles.append(paste(images[slot], target, donor, origin))

@@ -55,8 +55,80 @@ class ClassBatches:
         return int(np.resize(order, self.per_class)[slot % self.per_class])
 
 
+@dataclasses.dataclass(frozen=True)
+class AnchorBatches:
+    """Which row stands at a position of a stream whose batches hold P images with K − 1 others each.
+
+    The P anchors come from a shuffled pass over all images, so that every image is one as often as
+    any other, whatever its class; the others are of the anchor's class. Two anchors may share a
+    class; not all do.
+
+    Attributes:
+      labels: of every row of the split.
+      indices: rows that may be drawn.
+      batch_size: P · K.
+      per_class: K.
+      seed: decides everything together with the position.
+    """
+
+    labels: np.ndarray
+    indices: np.ndarray
+    batch_size: int
+    per_class: int
+    seed: int
+
+    def __post_init__(self):
+        if self.batch_size % self.per_class or self.batch_size < 2 * self.per_class:
+            raise UserError(
+                f"batches of {self.batch_size} with {self.per_class} images of each class do not "
+                f"hold two classes: choose a multiple of {self.per_class} from "
+                f"{2 * self.per_class} on."
+            )
+
+    @functools.cached_property
+    def _members(self) -> dict[int, np.ndarray]:
+        labels = self.labels[self.indices]
+        order = np.argsort(labels, kind="stable")
+        classes, starts = np.unique(labels[order], return_index=True)
+        return dict(zip(classes.tolist(), np.split(self.indices[order], starts[1:])))
+
+    @functools.cached_property
+    def _orders(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _anchor(self, number: int) -> int:
+        """Anchor `number` of the stream."""
+        turn, place = divmod(number, len(self.indices))
+        if turn not in self._orders:
+            for old in list(self._orders)[:-1]:  # the last turn's may still be asked for
+                self._orders.pop(old, None)
+            self._orders[turn] = generator(self.seed, 0, turn).permutation(self.indices)
+        return int(self._orders[turn][place])
+
+    def _anchors(self, batch: int) -> list[int]:
+        count = self.batch_size // self.per_class
+        first = batch * count
+        rows = [self._anchor(first + k) for k in range(count)]
+        if len({int(self.labels[row]) for row in rows}) == 1 and len(self._members) > 1:
+            number = first + count
+            while self.labels[rows[-1]] == self.labels[rows[0]]:
+                rows[-1], number = self._anchor(number), number + 1
+        return rows
+
+    def row(self, position: int) -> int:
+        """The row; a class with fewer than K images repeats them."""
+        batch, slot = divmod(position, self.batch_size)
+        group, place = divmod(slot, self.per_class)
+        anchor = self._anchors(batch)[group]
+        if not place:
+            return anchor
+        members = self._members[int(self.labels[anchor])]
+        others = generator(self.seed, 1, batch, group).permutation(members[members != anchor])
+        return int(np.resize(others if len(others) else members, self.per_class)[place - 1])
+
+
 def class_stream(
-    batches: ClassBatches, transform: Callable[[int, int], Example]
+    batches: ClassBatches | AnchorBatches, transform: Callable[[int, int], Example]
 ) -> grain.MapDataset:
     """An endless stream of examples: element k is transform(k, batches.row(k))."""
     return (

@@ -54,9 +54,14 @@ def _origin_and_side(
     return origin, window[..., [2, 3, 2, 3]] - origin
 
 
-def around(centers: Real[ArrayLike, "*n 2"], half_size: float) -> Float32[np.ndarray, "*n 4"]:
-    """Square boxes of half side `half_size` around centres (y, x), clipped to [0, 1]."""
-    centers = np.asarray(centers, np.float32)
+def around(
+    centers: Real[ArrayLike, "*n 2"], half_size: float | Real[ArrayLike, "*#n 2"]
+) -> Float32[np.ndarray, "*n 4"]:
+    """Boxes of half side `half_size`, or half height and width, around centres (y, x).
+
+    They are clipped to [0, 1].
+    """
+    centers, half_size = np.asarray(centers, np.float32), np.asarray(half_size, np.float32)
     return np.clip(np.concatenate([centers - half_size, centers + half_size], axis=-1), 0, 1)
 
 

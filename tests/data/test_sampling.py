@@ -5,7 +5,8 @@ import pytest
 
 from fgjax.config import Data
 from fgjax.data import loading
-from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.data.mixing import Donors
+from fgjax.data.sampling import AnchorBatches, ClassBatches, class_stream
 from fgjax.errors import UserError
 
 LABELS = np.repeat(np.arange(7), [1, 4, 5, 6, 9, 9, 9])
@@ -79,3 +80,69 @@ def test_impossible_batches_are_refused(size, per_class, classes):
         "choose a batch size that is a multiple of 3 and at most 21."
     )
     assert len(rows(size=21)) == 21  # as many as there are
+
+
+# Anchors and their donors: one law for both
+
+
+ZIPF = np.repeat(np.arange(46), np.maximum(2, (400 / np.arange(1, 47)).astype(int)))
+
+
+def test_every_image_is_an_anchor_as_often_as_any_other():
+    chosen = AnchorBatches(LABELS, np.arange(len(LABELS)), 12, 3, 0)
+    count = len(LABELS)
+    rows = np.array([chosen.row(k) for k in range(3 * count * 4)]).reshape(-1, 3)
+    # 43 anchors, the others of its class, and no image twice beside itself but where it is alone
+    np.testing.assert_array_equal(np.bincount(rows[:, 0], minlength=count), 4)
+    assert (LABELS[rows] == LABELS[rows[:, :1]]).all()
+    for anchor, *others in rows.tolist():
+        members = (LABELS[anchor] == LABELS).sum()
+        assert members == 1 or anchor not in others
+        assert len(set(others)) == min(2, max(members - 1, 1))
+    again = AnchorBatches(LABELS, np.arange(len(LABELS)), 12, 3, 0)
+    assert [again.row(k) for k in (400, 5, 300)] == rows.ravel()[[400, 5, 300]].tolist()
+    assert [AnchorBatches(LABELS, np.arange(43), 12, 3, 1).row(k) for k in range(0, 30, 3)] != (
+        rows[:10, 0].tolist()
+    )
+
+
+def test_a_batch_of_anchors_has_two_classes():
+    labels = np.array([0] * 60 + [1])
+    chosen = AnchorBatches(labels, np.arange(61), 4, 2, 0)
+    for batch in range(70):
+        assert len({int(labels[chosen.row(4 * batch + slot)]) for slot in range(4)}) == 2
+    with pytest.raises(UserError, match="do not hold two classes: choose a multiple of 3 from 6"):
+        AnchorBatches(labels, np.arange(61), 3, 3, 0)
+
+
+def test_donors_have_the_law_of_anchors():
+    """On Zipf classes: what a part's class tells about whether it was replaced is nothing."""
+    donors = Donors(ZIPF, np.arange(len(ZIPF)))
+    rng = np.random.default_rng(0)
+    anchors = rng.permutation(np.tile(np.arange(len(ZIPF)), 20))
+    drawn = np.array([donors.different(int(anchor), 2, rng) for anchor in anchors])
+    shares = np.bincount(ZIPF) / len(ZIPF)
+    for place in range(2):
+        found = np.bincount(ZIPF[drawn[:, place]], minlength=46) / len(drawn)
+        spread = np.sqrt(shares * (1 - shares) / len(drawn))
+        assert (np.abs(found - shares) < 5 * spread).all()
+    classes = np.stack([ZIPF[anchors], *ZIPF[drawn].T])
+    assert (classes[0] != classes[1]).all() and (classes[0] != classes[2]).all()
+    assert (classes[1] != classes[2]).all()
+    # A classifier of the class alone, the best there is, is right in half of the cases.
+    replaced = np.bincount(ZIPF[drawn.ravel()], minlength=46) / drawn.size
+    best = np.maximum(replaced, np.bincount(ZIPF[anchors], minlength=46) / len(anchors)).sum() / 2
+    assert best < 0.515
+    every = np.bincount(drawn[:, 0], minlength=len(ZIPF))  # and every image of a class
+    assert every.min() > 0 and every.max() < 60
+
+
+def test_where_a_class_is_most_of_all_donors_are_what_is_left():
+    labels = np.array([0] * 50 + [1] * 4 + [2] * 6)
+    donors = Donors(labels, np.arange(60))
+    rng = np.random.default_rng(0)
+    for anchor in (0, 51, 59):
+        found = np.array([labels[donors.different(anchor, 2, rng)] for _ in range(50)])
+        assert (found != labels[anchor]).all() and (found[:, 0] != found[:, 1]).all()
+    with pytest.raises(UserError, match="only one trains"):
+        Donors(np.zeros(5, int), np.arange(5)).different(0, 1, rng)

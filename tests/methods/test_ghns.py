@@ -10,13 +10,16 @@ import pytest
 from flax import nnx
 
 from fgjax import losses, main, methods, models
-from fgjax.config import check, override
+from fgjax.config import Augmentation, check, override
+from fgjax.data import loading
 from fgjax.data.images import Encoded
+from fgjax.data.loading import Reader
 from fgjax.errors import UserError
 from fgjax.methods import ghns
 from fgjax.methods.ghns import part_networks, parts_classifier
 from fgjax.methods.ghns.hard_negatives import HardNegatives
 from fgjax.methods.ghns.image_classifier import ImageLoss
+from fgjax.methods.ghns.part_sets import PartReader
 from tests import tiny
 
 LABELS = np.repeat(np.arange(4), [6, 2, 7, 5])
@@ -178,28 +181,48 @@ def test_stage_3_is_eq_10_by_loops():
     assert float(found) == pytest.approx(0.75 * entropy + 0.25 * metric / 6, rel=1e-4)
 
 
-def test_recomputed_hard_negatives_are_gathered_part_by_part_and_constant():
-    """The finetuned form: n⁺ of a recipe comes out of the epoch's table, and takes no gradient."""
+def test_hard_negatives_go_through_the_networks_in_the_same_step():
+    """The finetuned form: the same mode, one forward pass for all, and a gradient for n⁺."""
+    passes = []
 
     class Model:
         def __init__(self):
             self.head = parts_classifier.PartsHead(12, 3, embedding=0, rngs=nnx.Rngs(0))
 
-        def features(self, batch, key=None):
-            return batch["image"]
+        def features(self, images, key=None):
+            passes.append(len(images))
+            return images
 
     rng = np.random.default_rng(1)
-    table = rng.normal(size=(9, 3, 4)).astype(np.float32)
-    rows = rng.integers(0, 9, (6, 3)).astype(np.int32)
-    batch = {"image": jnp.asarray(rng.normal(size=(6, 3, 4)).astype(np.float32)),
-             "hard_rows": rows, "has_hard": np.ones(6, np.float32),
+    draw = lambda: jnp.asarray(rng.normal(size=(6, 3, 4)).astype(np.float32))  # noqa: E731
+    batch = {"image": draw(), "hard_image": draw(), "has_hard": np.ones(6, np.float32),
              "label": np.array([0, 0, 1, 1, 2, 2], np.int32)}  # fmt: skip
     loss = ghns.PartsLoss(0.75, 0.4, 0.2, 0.3)
-    found, _ = loss(Model(), batch, {"features": jnp.asarray(table)}, jax.random.key(0))
-    gathered = np.stack([[table[row, p] for p, row in enumerate(r)] for r in rows])
-    cached = {**batch, "features": batch["image"], "hard": jnp.asarray(gathered)}
+    found, _ = loss(Model(), batch, {}, jax.random.key(0))
+    assert passes == [12]
+    cached = {**batch, "features": batch["image"], "hard": batch["hard_image"]}
     wanted, _ = loss(Model().head, cached, {}, jax.random.key(0))
     assert float(found) == pytest.approx(float(wanted), rel=1e-6)
+    of_hard = lambda x: loss(Model(), {**batch, "hard_image": x}, {}, jax.random.key(0))[0]  # noqa: E731
+    assert np.abs(jax.grad(of_hard)(batch["hard_image"])).max() > 1e-4
+
+
+def test_a_hard_negative_is_read_like_its_reference(tiny_dataset):
+    """Where its recipe is the reference alone, n⁺ is another view of it by the same augmentation."""
+    split = tiny_dataset.train
+    boxes = np.broadcast_to(np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]], np.float32),
+                            (len(split), 2, 4))  # fmt: skip
+    reader = PartReader(Reader(split, 32, Augmentation(), None, boxes), 16)
+    kept = HardNegatives(
+        rows=np.array([[3, 8]], np.int32), reference=np.array([3], np.int32),
+        mask=np.zeros(1, np.int32), label=split.labels[3:4], probability=np.ones(1, np.float32),
+    )  # fmt: skip
+    made = parts_classifier.Quadruplets(kept, split.labels, seed=0, reader=reader)(5, 3)
+    rng = loading.generator(0, 5)
+    rng.choice(np.array([0]))
+    np.testing.assert_array_equal(made["image"], reader.read(3, rng)[0])
+    np.testing.assert_array_equal(made["hard_image"][0], reader.read(3, rng)[0][0])
+    np.testing.assert_array_equal(made["hard_image"][1], reader.read(8, rng)[0][1])
 
 
 def test_object_and_original_losses_are_entropy_and_triplets():

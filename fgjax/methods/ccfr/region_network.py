@@ -119,6 +119,8 @@ class RegionNetwork(nnx.Module):
         levels, channels, classes = len(regions.scales), backbone.channels, backbone.num_classes
         self.pyramid = Pyramid(channels, levels, width=width, dtype=dtype, rngs=rngs)
         self.part_fc = layers.Linear(backbone.features, classes, rngs=rngs)
+        self.part_fc.kernel[...] = backbone.fc.kernel[...]  # a region is an image, too
+        self.part_fc.bias[...] = backbone.fc.bias[...]
         self.fusion = nnx.List([])
         local = regions.count(regions.per_scale) * backbone.features
         if fusion:
@@ -143,7 +145,8 @@ class RegionNetwork(nnx.Module):
         """See the class.
 
         With `ranked` all regions of the ranking loss are looked at; where `explore` (bool) holds
-        they are drawn at random, with `key`, and not by their scores.
+        they are drawn at random, with `key`, and not by their scores; such regions train their own
+        classifier and not the extractor.
         """
         regions, batch = self.regions, len(images)
         each = regions.ranked_per_scale if ranked else regions.per_scale
@@ -164,7 +167,9 @@ class RegionNetwork(nnx.Module):
         local = self.backbone(crops.reshape(-1, *crops.shape[2:]), key=keys[1])
         self._exchange_statistics()
         apart = lambda x: x.reshape(batch, -1, *x.shape[1:])  # noqa: E731
-        fused = regions.fused(each)
+        fused, single = regions.fused(each), local["pooled"]
+        if explore is not None:
+            single = jnp.where(explore, jax.lax.stop_gradient(single), single)
         features = jnp.concatenate(
             [self._local(apart(models.last_map(local))[:, fused], apart(local["pooled"])[:, fused]),
              outputs["pooled"]],
@@ -175,10 +180,18 @@ class RegionNetwork(nnx.Module):
             "boxes": boxes,
             "proposed": jnp.take_along_axis(scores, chosen, axis=1),
             "global_logits": outputs["logits"],
-            "part_logits": apart(self.part_fc(local["pooled"])),
+            "part_logits": apart(self.part_fc(single)),
             "features": features,
             "logits": self.fc(features),
         }
+
+    def start_at_image(self) -> None:
+        """Make x's classifier the image's: what regions add to its logits begins at nothing."""
+        own = self.backbone.fc
+        self.fc.kernel[...] = jnp.zeros_like(self.fc.kernel[...]).at[-self.backbone.features :].set(
+            own.kernel[...]
+        )
+        self.fc.bias[...] = own.bias[...]
 
     def _exchange_statistics(self) -> None:
         """Batch norm's running averages of images for those of regions, and back.

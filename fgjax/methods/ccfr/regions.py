@@ -111,7 +111,7 @@ def train_navigator(
     """Stage `navigator`: proposals by NTS-Net's loss; leaves the artifact `regions` of test."""
     training = config.navigator
     settings = {field: getattr(config, field) for field in REGION_FIELDS}
-    stage = run.stage(name, training, after=(pretrained,), **settings)
+    stage = run.stage(name, training, after=(pretrained,), revision=2, **settings)
     if stage.done:
         return stage
     start = build_multi_level(run, config, run.build_model(pretrained=False))
@@ -144,7 +144,7 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
     """Stage `enhance`: x by softmax and triplets; leaves `features` and the `regions` of test."""
     training, seed = config.enhance, run.seed("enhance")
     stage = run.stage("enhance", training, after=(pretrained, navigator), mu=config.mu,
-                      margin=config.margin, per_class=config.per_class,
+                      margin=config.margin, per_class=config.per_class, revision=2,
                       frozen=config.frozen, fusion=config.fusion)  # fmt: skip
     if stage.done:
         return stage
@@ -152,6 +152,7 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
     model = build_network(run, config, found.backbone)
     model.pyramid, model.part_fc = found.pyramid, found.part_fc
     model.region_statistics = found.region_statistics
+    model.start_at_image()
     train, _ = whole_images(run)
     chosen = ClassBatches(
         run.dataset.train.labels, run.train_indices, training.batch_size, config.per_class, seed

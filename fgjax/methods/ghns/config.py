@@ -26,7 +26,7 @@ class Config(Localization):
     hard_negatives: int = 200  # per class; 150 on CUB and DeepFashion; Fig. 4
     max_attempts: int = 100_000  # candidates of a class after which it goes with fewer
     # 3.3, stage 3
-    extractors: str = "finetuned"  # finetuned (n⁺ recomputed every epoch) | frozen (cached)
+    extractors: str = "finetuned"  # finetuned (n⁺ forwarded with r, p and n) | frozen (cached)
     embedding: int = 512  # width of the layer that frozen features pass
     m1: float = 0.4  # Eq. 9, between unit vectors; the paper gives none
     m2: float = 0.2

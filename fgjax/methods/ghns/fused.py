@@ -108,7 +108,7 @@ class FusedPredictor(BatchedPredictor):
         whole = self._whole(images)
         found = self._localizer.objects(whole)
         crops = self._crops(images, found)
-        parts = self._localizer.parts(crops)
+        parts = self._localizer.parts(crops, found)
         part_images = np.stack([
             np.stack([crop_resize(crop, box, self._part_size) for box in part_boxes])
             for crop, part_boxes in zip(crops, parts)

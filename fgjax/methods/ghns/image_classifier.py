@@ -10,7 +10,7 @@ import optax
 from fgjax import losses, models
 from fgjax.config import Training
 from fgjax.data.loading import Reader, SingleImage
-from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.data.sampling import AnchorBatches, class_stream
 from fgjax.evaluation import classification
 from fgjax.losses.common import normalize
 from fgjax.methods.shared.classifier import evaluator_on
@@ -68,14 +68,14 @@ def train_image_classifier(
       **settings: further values that decide them.
     """
     stage = run.stage(name, training, after=after, lambda_=lambda_, margin=margin,
-                      per_class=per_class, **settings)  # fmt: skip
+                      per_class=per_class, revision=2, **settings)  # fmt: skip
     if stage.done:
         return stage
     train, test = readers
     model = start()
     seed, size = run.seed(name), training.batch_size
     labels = run.dataset.train.labels
-    chosen = ClassBatches(labels, run.train_indices, size, per_class, seed)
+    chosen = AnchorBatches(labels, run.train_indices, size, per_class, seed)
     run.train(
         stage,
         model,

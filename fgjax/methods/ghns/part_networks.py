@@ -13,7 +13,7 @@ from fgjax import losses, models
 from fgjax.config import Training
 from fgjax.data.loading import Example
 from fgjax.data.mixing import Donors
-from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.data.sampling import AnchorBatches, class_stream
 from fgjax.evaluation import classification
 from fgjax.losses.common import normalize
 from fgjax.methods.ghns.config import Config
@@ -80,14 +80,12 @@ def features_of(
     reader: PartReader,
     *,
     batch_size: int,
-    rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """`features` [N, P, D] and `logits` [N, P, K] of a split's images; 0 outside `rows`."""
+    """`features` [N, P, D] and `logits` [N, P, K] of a split's images."""
     count = len(reader.split)
-    rows = np.arange(count) if rows is None else rows
     found: dict[str, np.ndarray] = {}
     for outputs, here in run.iterate(
-        model, reader, rows, batch_size=batch_size, outputs_of=part_outputs
+        model, reader, np.arange(count), batch_size=batch_size, outputs_of=part_outputs
     ):
         for name, values in outputs.items():
             if name not in found:
@@ -151,13 +149,17 @@ def part_readers(
 def part_count(run: Run, config: Config) -> int:
     """How many parts there are; three in the paper."""
     annotated_parts = config.parts == "annotated"
-    return len(run.dataset.part_names) if annotated_parts else config.grouping.num_parts
+    return len(run.dataset.part_regions) if annotated_parts else config.grouping.num_parts
 
 
-def class_batches(run: Run, config: Config, training: Training, name: str) -> ClassBatches:
-    """Batches of P classes with K images each."""
+def anchor_batches(run: Run, config: Config, training: Training, name: str) -> AnchorBatches:
+    """Batches of P images with K − 1 others of their classes.
+
+    Donors are drawn by the same law: were it another, the classes alone would tell which sets are
+    shuffled.
+    """
     labels, seed = run.dataset.train.labels, run.seed(name)
-    return ClassBatches(labels, run.train_indices, training.batch_size, config.per_class, seed)
+    return AnchorBatches(labels, run.train_indices, training.batch_size, config.per_class, seed)
 
 
 def build_part_networks(run: Run, config: Config, backbones: list[models.Backbone]) -> PartNetworks:
@@ -178,7 +180,8 @@ def train_part_networks(
              "per_class", "part_image_size")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     training = config.part_networks
-    stage = run.stage("part_networks", training, after=(classifier, objects, parts), **settings)
+    stage = run.stage("part_networks", training, after=(classifier, objects, parts), revision=2,
+                      **settings)  # fmt: skip
     if stage.done:
         return stage
     train, test = part_readers(run, config, objects, parts)
@@ -191,7 +194,7 @@ def train_part_networks(
         stage,
         model,
         PartLoss(config.alpha, config.beta, config.gamma, config.margin),
-        class_stream(class_batches(run, config, training, "part_networks"), sets),
+        class_stream(anchor_batches(run, config, training, "part_networks"), sets),
         training,
         images_per_example=count,
     )

@@ -19,9 +19,9 @@ from fgjax.methods.ghns.hard_negatives import HardNegatives
 from fgjax.methods.ghns.image_classifier import save_scores
 from fgjax.methods.ghns.part_networks import (
     PartNetworks,
-    class_batches,
-    features_of,
+    anchor_batches,
     load_part_networks,
+    part_count,
     part_readers,
 )
 from fgjax.methods.ghns.part_sets import PartReader
@@ -54,14 +54,14 @@ class PartsClassifier(nnx.Module):
     def __init__(self, networks: PartNetworks, head: PartsHead):
         self.networks, self.head = networks, head
 
-    def features(self, batch: Example, key: jax.Array | None = None) -> jax.Array:
-        """Part features [B, P, D] of a batch of part images."""
-        return self.networks(batch["image"], key=key)["features"]
+    def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Part features [B, P, D] of part images [B, P, S, S, 3]."""
+        return self.networks(images, key=key)["features"]
 
 
 def parts_logits(model: PartsClassifier, batch: Example) -> dict[str, jax.Array]:
     """For `classification.iterate`."""
-    return {"logits": model.head(model.features(batch))}
+    return {"logits": model.head(model.features(batch["image"]))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,15 +94,13 @@ class Quadruplets:
         return _groups(self.kept.label)
 
     def __call__(self, position: int, index: int) -> Example:
-        """Image [P, S, S, 3] or features [P, D], and `hard` [P, D], with frozen networks.
+        """`image` and `hard_image` [P, S, S, 3], or `features` and `hard` [P, D] of frozen ones.
 
         Besides label, index, hard_rows int32 [P] (the images that the hard negative's parts come
         from) and has_hard float32.
         """
         rng = generator(self.seed, position)
         example: Example = {"label": np.int32(self.labels[index]), "index": np.int32(index)}
-        if self.reader is not None:
-            example["image"], _ = self.reader.read(index, rng)
         label = int(self.labels[index])
         choices = self._of_reference.get(index, self._of_class.get(label))
         parts = self.kept.rows.shape[1]
@@ -110,6 +108,11 @@ class Quadruplets:
         if choices is not None:
             rows = self.kept.rows[rng.choice(choices)]
         example |= {"hard_rows": rows, "has_hard": np.float32(choices is not None)}
+        if self.reader is not None:
+            example["image"], _ = self.reader.read(index, rng)
+            # Parts of one image share its crop and colours, as in the reference.
+            read = {row: self.reader.read(row, rng)[0] for row in dict.fromkeys(rows.tolist())}
+            example["hard_image"] = np.stack([read[int(row)][p] for p, row in enumerate(rows)])
         if self.features is not None:
             example["features"] = self.features[index]
             example["hard"] = self.features[rows, np.arange(parts)]
@@ -138,11 +141,14 @@ class PartsLoss:
 
     def __call__(self, model: PartsHead | PartsClassifier, batch, statistics, key):
         """The loss of a batch of references."""
+        del statistics
         if isinstance(model, PartsHead):  # of frozen networks, whose features the batch brings
             head, features, hard = model, batch["features"], batch["hard"]
-        else:  # recomputed before every epoch, a constant in the step
-            head, features = model.head, model.features(batch, key)
-            hard = statistics["features"][batch["hard_rows"], jnp.arange(features.shape[1])]
+        else:  # n⁺ goes through the networks as r, p and n do, and its gradient comes back
+            head, count = model.head, len(batch["label"])
+            both = jnp.concatenate([batch["image"], batch["hard_image"]])
+            features = model.features(both, key)
+            features, hard = features[:count], features[count:]
         reference = normalize(head.embed(features))
         hard = normalize(head.embed(hard))
         logits, labels = head(features), batch["label"]
@@ -184,7 +190,7 @@ def train_parts_classifier(
     names = ("extractors", "embedding", "m1", "m2", "margin", "lambda_parts", "per_class")
     settings = {name: getattr(config, name) for name in names}
     training, frozen = config.parts_classifier, config.extractors == "frozen"
-    stage = run.stage("parts_classifier", training, after=(networks, hard), **settings)
+    stage = run.stage("parts_classifier", training, after=(networks, hard), revision=2, **settings)
     if stage.done:
         return stage
     train, test = part_readers(run, config, objects, parts)
@@ -193,16 +199,12 @@ def train_parts_classifier(
     kept, seed = load_kept(hard), run.seed("parts_classifier")
     size = training.batch_size
 
-    def recompute(model: PartsClassifier, epoch: int, key) -> dict[str, np.ndarray]:
-        current = features_of(run, model.networks, train, batch_size=size, rows=run.train_indices)
-        return {"features": current["features"]}
-
     run.train(
         stage,
         model.head if frozen else model,
         PartsLoss(config.lambda_parts, config.m1, config.m2, config.margin),
         class_stream(
-            class_batches(run, config, training, "parts_classifier"),
+            anchor_batches(run, config, training, "parts_classifier"),
             Quadruplets(
                 kept,
                 labels,
@@ -212,7 +214,7 @@ def train_parts_classifier(
             ),
         ),
         training,
-        before_epoch=None if frozen else recompute,
+        images_per_example=1 if frozen else 2 * part_count(run, config),
     )
     stage.save_model(model)
 

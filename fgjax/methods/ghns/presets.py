@@ -73,10 +73,10 @@ def small(config: Config, *, demo: bool) -> None:
     presets.small_localizer(method)
     method.part_image_size = 64
     method.extractors, method.embedding = "frozen", 128
-    method.part_networks = presets.adamw(4, 3e-4)
+    method.part_networks = presets.adamw(4, 1e-3)
     method.filter = presets.adamw(20, 3e-3)
     method.parts_classifier = presets.adamw(20, 1e-3)
-    method.image_classifiers = presets.adamw(3, 3e-4)
+    method.image_classifiers = presets.adamw(4, 1e-3)
 
 
 PRESETS = {

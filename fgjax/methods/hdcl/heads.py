@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from fgjax.losses import normalize
@@ -22,6 +23,19 @@ class CenterHead(nnx.Module):
         v = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
         self.directions = nnx.Param(v)
         self.lengths = nnx.Param(jnp.linalg.norm(v, axis=0))
+
+    def start_at(self, means: np.ndarray, counts: np.ndarray) -> None:
+        """Turn the centres to class means [K, D], less the mean of them; lengths stay.
+
+        All features share a large part, which tells no class from another. A class without images
+        (`counts` [K]) keeps its random centre.
+        """
+        some = counts > 0
+        apart = means - means[some].mean(axis=0, keepdims=True)
+        unit = apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-12)
+        known = some & (np.linalg.norm(apart, axis=1) > 0)
+        turned = jnp.asarray(unit.T.astype(np.float32)) * self.lengths[...]
+        self.directions[...] = jnp.where(jnp.asarray(known), turned, self.directions[...])
 
     def centers(self) -> jax.Array:
         """Unit class centres [D, K]."""

@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Training, one_of, require, require_classes
+from fgjax.config import Training, added, one_of, require, require_classes
 from fgjax.data import loading
 from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
@@ -49,6 +49,9 @@ class Config:
     top_k: int = 2  # K̂ of Eq. 8; Table 6
     alpha: float = 100.0  # Eq. 4
     decorrelation: float = 0.1  # λ of Eq. 11
+    # Where the centres begin: class_means (less their mean) | random. From random ones, the top K̂
+    # of the first epochs are not those that are hard.
+    centers: str = added("class_means", before="random")
     warmup_epochs: int = 0  # of softmax before HCL; section 5.3 recommends some for recognition
     wsl: bool = False  # pool the salient places alone at test (CRL-WSL, Table 1's CRL row)
     recognition: bool = False  # section 5.3, Table 7
@@ -67,6 +70,7 @@ class Config:
     def validate(self) -> None:
         """Refuse what cannot work."""
         one_of("loss", self.loss, *LOSSES)
+        one_of("centers", self.centers, "class_means", "random")
         require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
         require(self.alpha > 0, "alpha", self.alpha, "positive")
         require(self.decorrelation >= 0, "decorrelation", self.decorrelation, "0 or more")
@@ -225,6 +229,8 @@ def train_embedding(
     rows = np.arange(len(run.dataset.test))
     size = batch_size(run, config)
     embed = embed_of(config)
+    if isinstance(model.head, CenterHead) and config.centers == "class_means":
+        model.head.start_at(*_class_means(run, model, train, batch_size=size))
     if not config.recognition:
         first = embeddings_of(run, model, embed, test, rows, batch_size=size)
         stage.save_arrays("before", embeddings=first, **_centers(model))
@@ -279,20 +285,27 @@ def stream(run: Run, config: Config, reader: Reader):
 
 def _before_epoch(run: Run, config: Config, reader: Reader):
     """CRL's class centres, means of the current embeddings; whether the warm-up still lasts."""
-    rows, labels = run.train_indices, run.dataset.train.labels
     size = batch_size(run, config)
 
     def centers(model, epoch: int, key) -> dict[str, Any]:
-        found = embeddings_of(run, model, Embed(), reader, rows, batch_size=size)
-        sums = np.zeros((run.dataset.num_classes, found.shape[1]), np.float32)
-        run.compute(lambda: np.add.at(sums, labels[rows], found), instead=lambda: None)
-        counts = np.bincount(labels[rows], minlength=len(sums))[:, None]
-        return {"centers": sums / np.maximum(counts, 1)}
+        return {"centers": _class_means(run, model, reader, batch_size=size)[0]}
 
     def warm(model, epoch: int, key) -> dict[str, Any]:
         return {"warm": jnp.asarray(epoch < config.warmup_epochs)}
 
     return centers if config.loss == "crl" else warm
+
+
+def _class_means(
+    run: Run, model: EmbeddingNetwork, reader: Reader, *, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean unit embeddings [K, D] of the classes, 0 where none trains; how many images, [K]."""
+    rows, labels = run.train_indices, run.dataset.train.labels
+    found = embeddings_of(run, model, Embed(), reader, rows, batch_size=batch_size)
+    sums = np.zeros((run.dataset.num_classes, found.shape[1]), np.float32)
+    run.compute(lambda: np.add.at(sums, labels[rows], found), instead=lambda: None)
+    counts = np.bincount(labels[rows], minlength=len(sums))
+    return sums / np.maximum(counts, 1)[:, None], counts
 
 
 def _trained_classes(run: Run) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from flax import nnx
 from fgjax import losses
 from fgjax.data import loading
 from fgjax.training.logging import read_metrics
-from fgjax.training.run import Run
+from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +117,29 @@ class MarginEstimator:
                 epoch + 1,
                 earlier[0],
             )
+
+
+def kept_margins(estimator: MarginEstimator, stage: Stage) -> Callable[..., dict[str, Any]]:
+    """`before_epoch` that keeps what an estimator says before the first epoch.
+
+    It is the artifact `margins` of the stage, so that a run that resumes has the same.
+    """
+
+    def statistics(model: nnx.Module, epoch: int, key: jax.Array) -> dict[str, Any]:
+        if not (stage.folder / "margins.npz").exists():
+            first = estimator(model, epoch, key)
+            stage.save_arrays(
+                "margins",
+                **{f"{pair}.{name}": value for pair, one in first.items()
+                   for name, value in one.items()},
+            )  # fmt: skip
+        found: dict[str, Any] = {}
+        for name, value in stage.load_arrays("margins").items():
+            pair, _, which = name.partition(".")
+            found.setdefault(pair, {})[which] = value
+        return found
+
+    return statistics
 
 
 def fixed_margins(pairs: tuple[str, ...], m1: float, sigma: float) -> Callable[..., dict[str, Any]]:

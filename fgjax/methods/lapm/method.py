@@ -22,12 +22,13 @@ import optax
 from flax import nnx
 
 from fgjax import losses
-from fgjax.config import Training, one_of, require
+from fgjax.config import Training, added, one_of, require
 from fgjax.data import loading, mixing
 from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.losses.common import euclidean, normalize
-from fgjax.methods.lapm.adaptive_margin import MarginEstimator, fixed_margins
+from fgjax.methods.lapm.adaptive_margin import MarginEstimator, fixed_margins, kept_margins
+from fgjax.methods.lapm.running_margins import MarginNetwork, RunningMargins
 from fgjax.methods.shared.classifier import evaluator_on, starting_model
 from fgjax.methods.shared.localization import Localization, Localizer, crops, localize
 from fgjax.methods.shared.predictor import Predictor
@@ -44,17 +45,24 @@ class Config(Localization):
     mixing: str = "parts"  # parts (Eq. 4-6) | cutmix (Eq. 1-3) | none
     views: str = "set"  # set: the reference and its mixtures | single: one image per reference
     ratio: str = "1:1"  # positive : negative sets, Table 7
+    # Whether reference and mixtures are each read with a crop, flip and colours of their own, and
+    # whether the fourth image of positive sets, of another class, counts in L_cls, too.
+    fresh_views: bool = added(True, before=False)
+    all_slots: bool = added(True, before=False)
     # III.B: adaptive pairwise margin loss
     lambda_: float = 0.8  # Eq. 17; 0.75 on CUB and DeepFashion
     alpha: float = 1.0  # Eq. 12; 1.2 on Cars
-    adaptive_margin: bool = True  # Table 5; False takes fixed_m1 and fixed_m2
+    adaptive_margin: bool = True  # Table 5; False takes fixed margins
     additional_term: bool = True  # Table 5; Eq. 11
     samples: int = 250  # N of Eq. 10, Table 6
-    scope: str = "global"  # of m1 and σ: global | class | reference (Eq. 10 taken literally)
+    # Of m1 and σ: global | class | reference (Eq. 10 to the letter) | running (the same as an
+    # average over training; `samples` then plays no part).
+    scope: str = "global"
     shared_m1: bool = False  # one m1 and σ, those of (ref, DCDI_1), for all pairs
     l2norm: bool = False  # distances between unit vectors; the paper's are not normalised
-    fixed_m1: float = 1.0
-    fixed_m2: float = 1.5
+    # Below 0: what the adaptive margin is before the first epoch, for each pair, kept.
+    fixed_m1: float = -1.0
+    fixed_m2: float = -1.0
     margin: Training = dataclasses.field(default_factory=Training)
 
     @property
@@ -68,12 +76,16 @@ class Config(Localization):
         super().validate()
         one_of("mixing", self.mixing, "parts", "cutmix", "none")
         one_of("views", self.views, "set", "single")
-        one_of("scope", self.scope, "global", "class", "reference")
+        one_of("scope", self.scope, "global", "class", "reference", "running")
         require(0 <= self.lambda_ <= 1, "lambda_", self.lambda_, "in [0, 1]")
         require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
         require(self.samples >= 2, "samples", self.samples, "at least 2")
-        low_first = 0 <= self.fixed_m1 <= self.fixed_m2
-        require(low_first, "fixed_m1", self.fixed_m1, f"in [0, fixed_m2 = {self.fixed_m2}]")
+        low_first = 0 <= self.fixed_m1 <= self.fixed_m2 or max(self.fixed_m1, self.fixed_m2) < 0
+        wanted = f"in [0, fixed_m2 = {self.fixed_m2}], or both below 0"
+        require(low_first, "fixed_m1", self.fixed_m1, wanted)
+        if not self.adaptive_margin:
+            wanted = "another scope without adaptive_margin: a running margin adapts"
+            require(self.scope != "running", "scope", self.scope, wanted)
         numbers = self.ratio.split(":")
         fine = len(numbers) == 2 and all(n.isdigit() for n in numbers) and self.ratio != "0:0"
         require(fine, "ratio", self.ratio, "two whole numbers such as 1:2")
@@ -108,6 +120,7 @@ def transform(run: Run, config: Config, reader: Reader, *, seed: int, **changes:
     if config.views == "single":
         return mixing.SingleMixing(reader, donors, seed, kind=config.mixing)
     ratio = changes.pop("ratio", config.positives_negatives)
+    changes = {"fresh": config.fresh_views, **changes}
     return mixing.SetMixing(reader, donors, seed, kind=config.mixing, ratio=ratio, **changes)
 
 
@@ -139,6 +152,26 @@ def margins_of(statistics: dict[str, Any], batch, scope: str) -> losses.PairMarg
     )
 
 
+def running_margins(running: RunningMargins, batch, features: jax.Array) -> losses.PairMargins:
+    """The margins of a batch's references, which its distances then update."""
+    index, is_negative = batch["index"], 1 - batch["is_positive"]
+    distances = jnp.stack(list(pair_distances(features).values()), axis=-1)
+    found = dict(zip(PAIRS, running.statistics(index, distances, is_negative)))
+    running.update(index, distances, is_negative)
+    return losses.PairMargins(**found)
+
+
+def pair_distances(features: jax.Array) -> dict[str, jax.Array]:
+    """Distances {pair: [B]} of the four negative pairs of sets of features [B, 4, D]."""
+    reference, dcdi1, dcdi2, dcdic = jnp.moveaxis(features, 1, 0)
+    return {
+        "ref_dcdi1": euclidean(reference, dcdi1),
+        "ref_dcdi2": euclidean(reference, dcdi2),
+        "dcdi1_dcdi2": euclidean(dcdi1, dcdi2),
+        "ref_dcdic": euclidean(reference, dcdic),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class MarginLoss:
     """L = λ L_cls + (1 − λ) L_pair, mean over the references (Eq. 17)."""
@@ -148,6 +181,7 @@ class MarginLoss:
     additional_term: bool
     scope: str
     l2norm: bool
+    all_slots: bool = False
 
     def __call__(self, model, batch, statistics, key):
         """The loss of a batch of sets, and what shows the state of the embedding."""
@@ -157,7 +191,7 @@ class MarginLoss:
         entropy = optax.softmax_cross_entropy(logits, soft_labels)
         positive = batch["is_positive"]
         in_set = jnp.ones_like(entropy)
-        if entropy.shape[1] == 4:  # a positive set has three images
+        if entropy.shape[1] == 4 and not self.all_slots:  # a positive set has three images
             in_set = in_set.at[:, 3].set(1 - positive)
         classification_loss = jnp.sum(entropy * in_set, axis=1) / jnp.sum(in_set, axis=1)
         hit = jnp.argmax(logits[:, 0], axis=-1) == batch["label"]
@@ -169,7 +203,10 @@ class MarginLoss:
         if self.lambda_ == 1:
             return jnp.mean(classification_loss), metrics
         reference, cdi1, cdi2, other = jnp.moveaxis(features, 1, 0)
-        margins = margins_of(statistics, batch, self.scope)
+        if self.scope == "running":
+            margins = running_margins(model.margins, batch, features)
+        else:
+            margins = margins_of(statistics, batch, self.scope)
         pull = losses.positive_relationship(reference, cdi1, cdi2)  # Eq. 9
         push = losses.negative_relationship(  # Eq. 14
             reference, cdi1, cdi2, other, margins,
@@ -193,13 +230,7 @@ class PairDistances:
     def __call__(self, model, batch):
         """{pair: [B]}."""
         features, _ = embed(model, batch["image"], l2norm=self.l2norm)
-        reference, dcdi1, dcdi2, dcdic = jnp.moveaxis(features, 1, 0)
-        return {
-            "ref_dcdi1": euclidean(reference, dcdi1),
-            "ref_dcdi2": euclidean(reference, dcdi2),
-            "dcdi1_dcdi2": euclidean(dcdi1, dcdi2),
-            "ref_dcdic": euclidean(reference, dcdic),
-        }
+        return pair_distances(features)
 
 
 def _pair_metrics(reference, dcdi1, margin, positive, alpha):
@@ -227,26 +258,30 @@ def train_margin(
     """Stage `margin`, from ImageNet's weights if there are any; measured once on test at its end."""
     after = (classifier, objects, *([parts] if parts else []))
     training = config.margin
-    names = ("mixing", "views", "ratio", "lambda_", "l2norm")
+    names = ("mixing", "views", "ratio", "lambda_", "l2norm", "fresh_views", "all_slots")
     settings = {name: getattr(config, name) for name in names}
     if config.lambda_ < 1:  # without pairs these change nothing
         names = ("alpha", "adaptive_margin", "additional_term", "samples", "scope", "shared_m1",
                  "fixed_m1", "fixed_m2")  # fmt: skip
         settings |= {name: getattr(config, name) for name in names}
-    revision = 2 if run.config.pretrained else 1  # the first began with the classifier's weights
-    stage = run.stage("margin", training, after=after, revision=revision, **settings)
+    # The first began with the classifier's weights, and drew its donors otherwise.
+    stage = run.stage("margin", training, after=after, revision=2, **settings)
     if stage.done:
         return stage
     train, test = crops(run, objects, parts)
     images = 4 if config.views == "set" else 1
     seed = run.seed("margin")
     model = starting_model(run, classifier)
+    network = model
+    if config.lambda_ < 1 and config.scope == "running":
+        network = MarginNetwork(model, RunningMargins(len(run.dataset.train), len(PAIRS)))
     size = training.batch_size * images
     run.train(
         stage,
-        model,
+        network,
         MarginLoss(
-            config.lambda_, config.alpha, config.additional_term, config.scope, config.l2norm
+            config.lambda_, config.alpha, config.additional_term, config.scope, config.l2norm,
+            config.all_slots,
         ),
         loading.stream(run.train_indices, transform(run, config, train, seed=seed), seed=seed),
         training,
@@ -272,10 +307,12 @@ def train_margin(
 
 def _estimator(run: Run, config: Config, reader: Reader, stage: Stage):
     """Eq. 10 and 12 before every epoch, from negative sets alone."""
-    if not config.adaptive_margin:
+    if config.scope == "running":  # the step does it
+        return None
+    if not config.adaptive_margin and config.fixed_m1 >= 0:
         sigma = (config.fixed_m2 - config.fixed_m1) / max(config.alpha, 1e-6)
         return fixed_margins(PAIRS, config.fixed_m1, sigma)
-    return MarginEstimator(
+    estimator = MarginEstimator(
         run,
         PairDistances(config.l2norm),
         lambda seed: transform(run, config, reader, seed=seed, ratio=(0, 1)),
@@ -286,6 +323,7 @@ def _estimator(run: Run, config: Config, reader: Reader, stage: Stage):
         batch_size=config.margin.batch_size,
         folder=stage.folder,
     )
+    return estimator if config.adaptive_margin else kept_margins(estimator, stage)
 
 
 def load_predictor(run: Run) -> Predictor:

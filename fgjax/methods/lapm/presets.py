@@ -7,15 +7,22 @@ from fgjax.methods import lapm
 from fgjax.methods.shared import presets
 
 
-def preset(dataset: str, *, lambda_: float, alpha: float = 1.0, part_size: int = 96) -> Config:
-    """SGD, 0.001 × 0.09 every 50 epochs.
+def preset(
+    dataset: str,
+    *,
+    lambda_: float,
+    alpha: float = 1.0,
+    part_size: int = 96,
+    held_out: float = 0.0,
+) -> Config:
+    """SGD, 0.001 × 0.09 every 50 epochs; nothing is selected, so all training images train.
 
     The paper leaves open: crops of 448 px, batch 16, momentum 0.9, weight decay 1e-4, 200 epochs.
     """
     sgd = Optimizer("sgd", 1e-3, schedule="step", decay_rate=0.09, decay_epochs=50)
     return Config(
         backbone="resnet50",
-        data=Data(dataset=dataset, image_size=448),
+        data=Data(dataset=dataset, image_size=448, held_out=held_out),
         method=lapm.Config(
             lambda_=lambda_,
             alpha=alpha,
@@ -33,8 +40,6 @@ def demo() -> Config:
         method=lapm.Config(
             lambda_=0.8,
             l2norm=True,
-            fixed_m1=0.5,
-            fixed_m2=0.75,
             samples=128,
             margin=presets.adamw(14, 2e-3, batch_size=16),
             **presets.drawn_localizer(),
@@ -47,8 +52,8 @@ def small(config: Config, *, demo: bool) -> None:
     presets.small(config, demo=demo)
     method = config.method
     presets.small_localizer(method)
-    method.l2norm = True
-    method.margin = presets.adamw(3, 3e-4, batch_size=8)
+    config.data.held_out, method.l2norm = 0.1, True
+    method.margin = presets.adamw(3, 1e-3, batch_size=8)
 
 
 PRESETS = {
@@ -56,7 +61,7 @@ PRESETS = {
     "cub": partial(preset, lambda_=0.75, part_size=128),
     "cars": partial(preset, lambda_=0.8, alpha=1.2),
     "deepfashion": partial(preset, lambda_=0.75),
-    "folder": partial(preset, lambda_=0.8),  # FGVC-Aircraft's values
+    "folder": partial(preset, lambda_=0.8, held_out=0.1),  # FGVC-Aircraft's values
 }
 DEMO = demo
 FLAGS = {"small": small}

@@ -11,6 +11,7 @@ from fgjax.config import Training, one_of
 from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.localization import boxes
+from fgjax.methods.shared import fixed_parts
 from fgjax.methods.shared import objects as objects_stage
 from fgjax.methods.shared import parts as parts_stage
 from fgjax.methods.shared.classifier import train_classifier
@@ -27,7 +28,7 @@ class Localization:
     objects: str = "cam"  # cam | scda | annotated (LAPM Table 1, "w/ Bounding box")
     cam_threshold: float = 0.2  # of the map's range; CAM's 20 %
     scda_threshold: float = 1.0  # multiples of the map's mean; SCDA's is the mean itself
-    parts: str = "grouping"  # grouping | annotated | grid
+    parts: str = "grouping"  # grouping | annotated (regions of the dataset's points) | grid | random
     classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     grouping: Grouping = dataclasses.field(default_factory=Grouping)
 
@@ -108,12 +109,18 @@ class Localizer:
             objects_stage.box_of(m, self._method, self._threshold) for m in outputs[key]
         ])  # fmt: skip
 
-    def parts(self, crops: np.ndarray) -> np.ndarray:
-        """Part boxes [B, P, 4] of object crops, in their coordinates."""
+    def parts(self, crops: np.ndarray, windows: np.ndarray) -> np.ndarray:
+        """Part boxes [B, P, 4] of object crops, in their coordinates.
+
+        `windows` [B, 4] are the objects' boxes, in those of the images.
+        """
+        half, count = self._settings.half_sizes(windows), self._settings.num_parts
         if self._part_method == "grid":
-            return parts_stage.grid_boxes(len(crops), self._settings)
+            return fixed_parts.grid(len(crops), count, half)
+        if self._part_method == "random":
+            return fixed_parts.random(len(crops), count, half, seed=0)
         if self._parts is None:
             return np.zeros((len(crops), 0, 4), np.float32)
         batch = {"image": crops}
         outputs = jax.device_get(classification.forward(self._parts, parts_stage.localized, batch))
-        return boxes.around(outputs["centers"], self._settings.part_size / 2)
+        return boxes.around(outputs["centers"], half)

@@ -4,7 +4,7 @@ Warm-up of the backbone on crops → peaks of its channels → k-means → gates
 groups → alternation: convolutions and part classifiers learn with the gates fixed, then the gates
 with the rest fixed (distance and diversity losses).
 
-Boxes are in the coordinates of the object crop. `grid` and `annotated` stand in for the learned
+Boxes are in the coordinates of the object crop. Those of `fixed_parts` stand in for the learned
 localizer, to see what other parts would bring.
 """
 
@@ -19,10 +19,10 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Optimizer, Training, require
+from fgjax.config import Optimizer, Training, added, one_of, require
 from fgjax.data.loading import Reader, training_stream
-from fgjax.errors import UserError
 from fgjax.localization import boxes, grouping
+from fgjax.methods.shared import fixed_parts
 from fgjax.methods.shared.classifier import cross_entropy
 from fgjax.methods.shared.part_scores import scores
 from fgjax.models import layers
@@ -30,7 +30,7 @@ from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
-METHODS = ("grouping", "annotated", "grid")
+METHODS = ("grouping", "annotated", "grid", "random")
 
 
 @dataclasses.dataclass
@@ -39,6 +39,7 @@ class Grouping:
 
     num_parts: int = 3
     part_size: float = 96 / 448  # side of a part box; MA-CNN: 96 of 448 px, birds 128
+    size_of: str = added("image", before="crop")  # what part_size is a share of: image | crop
     warmup: Training = dataclasses.field(default_factory=lambda: Training(epochs=30))
     rounds: int = 2  # of the alternation
     classify_epochs: int = 5  # of each round, convolutions and classifiers
@@ -48,14 +49,19 @@ class Grouping:
     )
     diversity_weight: float = 2.0  # λ; Dis 1 / Div 2 in the re-uploaded release
     diversity_margin: float = 0.02  # mrg, likewise
-    compact_share: float = 0.7  # see grouping.group_channels; 1.0 is MA-CNN's k-means
+    compact_share: float = 1.0  # MA-CNN's k-means; below: see grouping.group_channels
 
     def validate(self) -> None:
         """Refuse what cannot work."""
         require(self.num_parts >= 2, "grouping.num_parts", self.num_parts, "at least 2")
         require(0 < self.part_size <= 1, "grouping.part_size", self.part_size, "in (0, 1]")
+        one_of("grouping.size_of", self.size_of, "image", "crop")
         share = self.compact_share
         require(0 < share <= 1, "grouping.compact_share", share, "in (0, 1]")
+
+    def half_sizes(self, windows: np.ndarray) -> np.ndarray | float:
+        """Half sides of the part boxes in crops by these windows [N, 4] of their images."""
+        return fixed_parts.half_sizes(self.part_size, windows if self.size_of == "image" else None)
 
 
 class Gate(nnx.Module):
@@ -149,13 +155,11 @@ def _channel_peaks(model: nnx.Module, batch):
     return {"centers": centers, "strengths": strengths}
 
 
-def part_boxes(
-    run: Run, model: nnx.Module, reader: Reader, settings: Grouping, *, batch_size: int
-) -> np.ndarray:
-    """Part boxes [N, P, 4] of all crops of a split, in the crops' coordinates."""
+def part_centers(run: Run, model: nnx.Module, reader: Reader, *, batch_size: int) -> np.ndarray:
+    """Part centres [N, P, 2] in all crops of a split, in the crops' coordinates."""
     rows = np.arange(len(reader.split))
     found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=localized)
-    return boxes.around(found["centers"], settings.part_size / 2)
+    return found["centers"]
 
 
 def build_network(run: Run, settings: Grouping, backbone: models.Backbone) -> PartNetwork:
@@ -224,14 +228,6 @@ def _membership(run: Run, model, reader: Reader, settings: Grouping) -> np.ndarr
     )
 
 
-def grid_boxes(count: int, settings: Grouping) -> np.ndarray:
-    """Fixed boxes along the crop's horizontal middle: no learned localizer."""
-    columns = (np.arange(settings.num_parts) + 0.5) / settings.num_parts
-    centers = np.stack([np.full_like(columns, 0.5), columns], axis=-1)
-    fixed = boxes.around(centers, settings.part_size / 2)
-    return np.broadcast_to(fixed, (count, *fixed.shape)).copy()
-
-
 def locate_parts(
     run: Run, classifier: Stage, objects: Stage, method: str, settings: Grouping
 ) -> Stage:
@@ -244,41 +240,32 @@ def locate_parts(
     data, dataset = run.config.data, run.dataset
     windows = objects.load_arrays("boxes")
     splits = {"train": dataset.train, "test": dataset.test}
-    readers = {
-        name: Reader(split, data.image_size, data.augmentation, windows[name])
-        for name, split in splits.items()
-    }
+    half = {name: settings.half_sizes(windows[name]) for name in splits}
+    count = settings.num_parts
+    grid = {name: fixed_parts.grid(len(split), count, half[name]) for name, split in splits.items()}
     found = {}
-    if method == "annotated":
-        for name, split in splits.items():
-            if split.parts is None:
-                raise UserError(
-                    f"parts=annotated needs part boxes, which {dataset.name} does not have; "
-                    "choose grouping or grid."
-                )
-            hidden = np.isnan(split.parts).any(axis=(1, 2))
-            if hidden.any():
-                raise UserError(
-                    f"parts=annotated needs every part of every image, but {int(hidden.sum())} "
-                    f"images of {dataset.name} lack some, the first being "
-                    f"{split.filenames[int(np.argmax(hidden))]}; choose grouping or grid."
-                )
-            found[name] = np.stack(
-                [boxes.to_window(p, w) for p, w in zip(split.parts, windows[name])]
-            )
-    elif method == "grid":
-        found = {name: grid_boxes(len(split), settings) for name, split in splits.items()}
-    else:
+    if method == "grid":
+        found = grid
+    elif method == "grouping":
+        readers = {
+            name: Reader(split, data.image_size, data.augmentation, windows[name])
+            for name, split in splits.items()
+        }
         model = train_network(run, settings, classifier, readers["train"], stage)
         stage.save_model(model)
         size = settings.warmup.batch_size
-        found = {
-            name: part_boxes(run, model, reader, settings, batch_size=size)
-            for name, reader in readers.items()
-        }
+        for name, reader in readers.items():
+            centers = part_centers(run, model, reader, batch_size=size)
+            found[name] = boxes.around(centers, half[name])
+    else:
+        for name, split in splits.items():
+            if method == "annotated":
+                found[name] = fixed_parts.annotated(dataset, split, windows[name], half[name])
+            else:
+                seed = run.seed("parts", name)
+                found[name] = fixed_parts.random(len(split), count, half[name], seed=seed)
     metrics = {}
     if all(split.parts is not None for split in splits.values()):
-        grid = {name: grid_boxes(len(split), settings) for name, split in splits.items()}
         metrics = scores(dataset, found, windows, grid)
     stage.save_arrays("boxes", **found)
     stage.finish(metrics)

@@ -81,7 +81,7 @@ class Predictor(BatchedPredictor):
         found = self._localizer.objects(self._whole(images))
         crops = self._crops(images, found)
         probabilities = probabilities_of(self._model, crops, classification.logits_of)
-        parts = boxes.from_window(self._localizer.parts(crops), found[:, None])
+        parts = boxes.from_window(self._localizer.parts(crops, found), found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, parts)]
 
 
