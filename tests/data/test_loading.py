@@ -148,6 +148,24 @@ def test_held_out_is_stratified_and_reproducible():
     assert len(loading.split_held_out(labels, 0.0, seed=3)[1]) == 0
 
 
+def test_several_views_of_an_image_decode_it_once(tiny_dataset, monkeypatch):
+    decoded = []
+
+    def decode(data, name="image", **options):
+        decoded.append(name)
+        return images.decode(data, name, **options)
+
+    monkeypatch.setattr(loading, "decode", decode)
+    reader = loading.Reader(tiny_dataset.train, 32, Augmentation(crop_scale=0.9))
+    rng = np.random.default_rng(0)
+    views = [reader.read(row, rng)[0] for row in (3, 3, 3, 4, 3)]
+    assert len(decoded) == 3 and decoded[0] == decoded[2] != decoded[1]
+    rng = np.random.default_rng(0)
+    for row, view in zip((3, 3, 3, 4, 3), views):
+        loading._memory.last = None
+        np.testing.assert_array_equal(reader.read(row, rng)[0], view)
+
+
 def test_whole_classes_are_held_out():
     labels = np.repeat(np.arange(10), 3)
     train, held = loading.split_held_out_classes(labels, 0.3, seed=3)

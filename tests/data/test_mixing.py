@@ -348,3 +348,24 @@ def test_donors_of_the_same_class_are_distinct_and_few_where_there_are_few():
         assert donors.same(4, 2, rng) == [5]  # itself is not among the rows that may be drawn
         assert donors.same(5, 2, rng) == []
     assert {tuple(donors.same(0, 2, rng)) for _ in range(20)} == {(1, 2), (2, 1)}
+
+
+def test_fresh_views_show_the_reference_anew_in_each_slot(reader):
+    """Outside its pasted boxes a mixture is another crop of the reference, cut with its own parts."""
+    free = dataclasses.replace(reader, augmentation=Augmentation(crop_scale=0.5, flip=True))
+    donors = mixing.Donors(free.split.labels, np.arange(96))
+    mixer = mixing.SetMixing(free, donors, seed=1, describe=True, fresh=True)
+    for position in range(6):
+        example = mixer(position, 11)
+        rng = loading.generator(1, position)
+        views = [free.read(11, rng) for _ in range(3)]
+        for slot, (image, parts) in enumerate(views):
+            changed = np.zeros((SIZE, SIZE), bool)
+            for y0, x0, y1, x1 in example["boxes"][slot]:
+                changed[y0:y1, x0:x1] = True
+                if y1 > y0:
+                    assert (y0, x0, y1, x1) in [boxes.to_pixels(p, SIZE, SIZE) for p in parts]
+            np.testing.assert_array_equal(example["image"][slot][~changed], image[~changed])
+        assert not np.array_equal(views[0][0], views[1][0])
+    same = mixing.SetMixing(free, donors, seed=1)(0, 11)
+    assert (same["image"][0] == same["image"][1]).mean() > 0.5

@@ -54,6 +54,22 @@ def test_channels_that_peak_together_form_a_part(share):
         assert np.flatnonzero(membership[part]).tolist() == list(range(8 * part, 8 * part + 8))
 
 
+@pytest.mark.parametrize(("share", "at_least", "at_most"), [(1.0, 0.95, 1.0), (0.7, 0.0, 0.6)])
+def test_parts_are_told_apart_where_objects_face_both_ways(share, at_least, at_most):
+    """MA-CNN's way sees each image's peaks; their means all lie in the middle."""
+    rng = np.random.default_rng(0)
+    images, parts = 80, np.repeat(np.arange(3), 60)
+    places = np.array([[0.5, 0.1], [0.5, 0.5], [0.5, 0.9]])
+    centers = places[parts][None] + rng.normal(0, 0.06, (images, 180, 2))
+    turned = np.arange(images) % 2 == 1
+    centers[turned, :, 1] = 1 - centers[turned, :, 1]
+    found = grouping.group_channels(
+        centers, np.ones((images, 180)), num_parts=3, compact_share=share
+    )
+    right = sum(np.bincount(parts[row], minlength=3).max() for row in found if row.any())
+    assert at_least <= right / found.sum() <= at_most
+
+
 def test_peaks_are_the_first_of_the_strongest_cells():
     features = np.zeros((2, 2, 3, 3), np.float16)
     features[0, 0, 2, 0] = features[0, 1, 0, 0] = 2  # a tie

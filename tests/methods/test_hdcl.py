@@ -45,6 +45,27 @@ def test_the_head_is_eq_4_and_5():
     )
 
 
+def test_centres_begin_at_the_class_means():
+    """All features share a large part: centres without it tell the classes apart at once."""
+    rng = np.random.default_rng(0)
+    own, shared = rng.normal(size=(5, 8)), 4 * np.ones(8)
+    labels = np.repeat(np.arange(5), 40)
+    f = own[labels] + shared + 0.3 * rng.normal(size=(200, 8))
+    unit = f / np.linalg.norm(f, axis=1, keepdims=True)
+    means = np.stack([unit[labels == k].mean(axis=0) for k in range(5)] + [np.zeros(8)])
+    head = CenterHead(8, 6, alpha=100.0, rngs=nnx.Rngs(0))
+    lengths, random = np.array(head.lengths[...]), np.array(head.centers())
+    before = np.argmax(head(jnp.asarray(f, jnp.float32)), axis=1)
+    head.start_at(means.astype(np.float32), np.array([40] * 5 + [0]))
+    apart = means[:5] - means[:5].mean(axis=0)
+    wanted = apart / np.linalg.norm(apart, axis=1, keepdims=True)
+    np.testing.assert_allclose(head.centers()[:, :5].T, wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(head.centers()[:, 5], random[:, 5], rtol=1e-5)  # no image of it
+    np.testing.assert_allclose(np.linalg.norm(head.directions[...], axis=0), lengths, rtol=1e-4)
+    after = np.argmax(head(jnp.asarray(f, jnp.float32))[:, :5], axis=1)
+    assert np.mean(after == labels) > 0.95 and np.mean(before == labels) < 0.6
+
+
 def test_pddm_learns_its_metric_and_leaves_the_embedding_alone():
     head = PairSimilarity(5, width=8, rngs=nnx.Rngs(0))
     f = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32))

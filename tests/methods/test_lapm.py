@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fgjax import methods
+from fgjax import main, methods, models
 from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
@@ -97,6 +97,73 @@ def test_the_slot_outside_a_positive_set_changes_nothing():
     assert loss(FakeModel(), given, statistics(), None)[0] == pytest.approx(
         float(loss(FakeModel(), other, statistics(), None)[0])
     )
+
+
+def test_all_slots_count_where_that_is_wished():
+    """A positive set's fourth image is a labelled one of another class: a quarter of L_cls."""
+    loss = lapm.MarginLoss(1.0, 1.0, True, "global", True, all_slots=True)
+    given = batch(sets=1)
+    outputs = FakeModel()(np.asarray(given["image"][0], np.float64))
+    entropy = 0.0
+    for slot in range(4):
+        logits = outputs["logits"][slot]
+        normaliser = math.log(sum(math.exp(o) for o in logits))
+        for share, label in zip(given["weights"][0, slot], given["labels"][0, slot]):
+            entropy += float(share) * (normaliser - logits[label])
+    assert float(loss(FakeModel(), given, {}, None)[0]) == pytest.approx(entropy / 4, rel=1e-5)
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_training_begins_with_pretrained_weights_and_not_with_the_classifiers(
+    tiny_config, tmp_path, monkeypatch
+):
+    """As in GHNS and CCFR. Without any, the classifier stands for them."""
+
+    file = tmp_path / "weights.safetensors"
+    file.touch()
+
+    def weights(model, source):
+        assert source == str(file)
+        model.conv1.kernel[...] = jnp.full_like(model.conv1.kernel[...], 0.5)
+
+    monkeypatch.setattr(models, "load_pretrained", weights)
+    changes = {"method.margin.epochs": 0, "method.parts": "grid", "method.objects": "annotated"}
+    for source in (str(file), ""):
+        config = override(tiny_config, {**changes, "pretrained": source})
+        workdir = tmp_path / ("pretrained" if source else "scratch")
+        main.run(config, workdir, figures=False)
+        opened = main.open_run(workdir)
+        learnt, begun = (
+            np.asarray(opened.load_model(lapm_stage(opened, name)).conv1.kernel[...])
+            for name in ("classifier", "margin")
+        )
+        assert np.ptp(learnt) > 0
+        assert (begun == 0.5).all() if source else np.array_equal(begun, learnt)
+
+
+def lapm_stage(run, name):
+    methods.of(run.config).run(run)
+    return run.stages[name]
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_fixed_margins_are_the_first_epochs(tiny_config, tmp_path):
+    dataset = load_dataset("synthetic_aircraft/4", data_dir=tiny_config.data.data_dir)
+    stage = Run(tiny_config, dataset, tmp_path).stage("margin")
+    asked = []
+
+    def estimator(model, epoch, key):
+        asked.append(epoch)
+        return statistics(m1=3.0 + epoch, sigma=0.5)
+
+    keep = adaptive_margin.kept_margins(estimator, stage)
+    first = keep(None, 0, None)
+    again = adaptive_margin.kept_margins(estimator, stage)  # a run that resumes
+    for found in (first, keep(None, 1, None), again(None, 0, None), again(None, 7, None)):
+        assert set(found) == set(PAIRS)
+        np.testing.assert_allclose([found[p]["m1"] for p in PAIRS], [3, 4, 5, 6])
+        assert float(found["ref_dcdic"]["sigma"]) == 0.5
+    assert asked == [0]
 
 
 def test_margins_are_looked_up_by_class_or_reference():
@@ -204,8 +271,6 @@ def test_a_stage_of_another_config_is_refused(tiny_config, tmp_path):
 def test_bfloat16_computes_what_float32_does(tiny_config):
     """Half-precision convolutions, float32 parameters, statistics, logits and loss."""
     import flax.nnx as nnx
-
-    from fgjax import models
 
     loss = lapm.MarginLoss(0.8, 1.0, True, "global", True)
     rng = np.random.default_rng(0)

@@ -155,3 +155,46 @@ def test_sizes_that_the_pyramid_does_not_divide_are_refused(size):
     backbone = nnx.eval_shape(lambda: models.build("resnet_small", num_classes=2, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match=rf"{size}.*multiple of 16, such as (96|80) or"):
         grids_of(backbone, size, 2)
+
+
+def test_x_begins_as_the_images_classifier(network):
+    model = nnx.clone(network)
+    images = jax.random.normal(jax.random.key(3), (2, 64, 64, 3)) * 255
+    before = compiled(model)(images)
+    assert not np.allclose(before["logits"], before["global_logits"], atol=1e-2)
+    model.start_at_image()
+    after = compiled(model)(images)
+    np.testing.assert_array_equal(after["logits"], after["global_logits"])
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    @jax.jit
+    def gradient(params):
+        loss = lambda p: jnp.sum(nnx.merge(graph, p, rest, copy=True)(images)["logits"][:, 0])  # noqa: E731
+        return jax.grad(loss)(params)
+
+    # Regions add nothing yet, but they can: their half of the classifier has a gradient.
+    assert np.abs(gradient(params)["fc"]["kernel"][...][:192]).max() > 0
+
+
+def test_a_region_begins_with_the_images_classifier(network):
+    np.testing.assert_array_equal(network.part_fc.kernel[...], network.backbone.fc.kernel[...])
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_random_regions_do_not_train_the_extractor(network, explore):
+    images = jax.random.normal(jax.random.key(3), (2, 64, 64, 3)) * 255
+    graph, params, rest = nnx.split(network, nnx.Param, ...)
+
+    @jax.jit
+    def gradient(params):
+        def loss(p):
+            outputs = nnx.merge(graph, p, rest, copy=True)(
+                images, key=jax.random.key(0), ranked=True, explore=jnp.asarray(explore)
+            )
+            return jnp.sum(jnp.square(outputs["part_logits"]))
+
+        return jax.grad(loss)(params)
+
+    found = gradient(params)
+    assert np.any(found["part_fc"]["kernel"][...])
+    assert np.any(found["backbone"]["conv1"]["kernel"][...]) != explore
