@@ -289,6 +289,7 @@ class Study:
       notes: further entries to print.
       also: further fractions to print in per cent, with their spread.
       axes: two fields that the rows vary over a grid: the table is that grid, the plot a surface.
+      flags: words that the config's argument must have; `fgjax study` adds them.
     """
 
     title: str
@@ -298,6 +299,7 @@ class Study:
     notes: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:

@@ -61,6 +61,13 @@ def load(name: str) -> Config:
     return config
 
 
+def with_flags(name: str, flags: tuple[str, ...]) -> str:
+    """The name of the config that has these flags, too."""
+    word, _, argument = name.partition(":")
+    words = [one for one in argument.split(",") if one]
+    return ":".join([word, ",".join([*words, *(f for f in flags if f not in words)])])
+
+
 def _module(path: pathlib.Path) -> ModuleType:
     specification = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if specification is None or specification.loader is None:

@@ -214,6 +214,9 @@ def command(arguments: list[str] | None = None) -> None:
         for name, study in methods.studies(config).items():
             print(f"{name:14s} {study.title} ({study.source})")
         return
+    flags = study_of(config, options.study).flags
+    if flags:  # refused here, before anything trains, where the config has no such flag
+        config = config_files.load(config_files.with_flags(options.config, flags))
     for name in ("seeds", "jobs"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}, but must be at least 1.")

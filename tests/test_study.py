@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from fgjax import main, methods, results, study, tables
-from fgjax.config import Row, Study
+from fgjax import config_files, main, methods, results, study, tables
+from fgjax.config import Row, Study, check, override
 from fgjax.errors import UserError
 from fgjax.figures import study as figures
 
@@ -72,6 +72,39 @@ def test_every_study_of_every_method_names_numbers_that_exist():
     assert results.metric_of({"recall@1": 1}, "recall@1") == 1.0
     with pytest.raises(UserError, match=r"no number 'a\.c'; it has a"):
         results.metric_of({"a": {"b": 1}}, "a.c")
+
+
+@pytest.mark.parametrize("method", ["lapm", "ghns", "hdcl", "recognition", "ccfr", "probe"])
+def test_no_study_dies_after_training(method, request, copy_of):
+    """What its rows show is in the results of a run such as theirs."""
+    folder = request.getfixturevalue(f"finished_{method}")
+    config = main.open_run(folder).config
+    metrics = json.loads((folder / "results.json").read_text())["metrics"]
+    recognition, unseen = method == "recognition", {"recall@1": 0.5, "map@r": 0.25}
+    for name, described in methods.studies(config).items():
+        if method in ("hdcl", "recognition") and bool(described.flags) != recognition:
+            continue
+        for row in described.rows:
+            check(override(config, row.overrides), devices=4)
+        found = unseen if (method, name) == ("probe", "unseen") else metrics
+        every = {row.name: [{"metrics": found}] * 2 for row in described.rows}
+        summaries = tables.summarize(described, every)
+        assert len(summaries) == len(described.rows)
+        assert "nan" not in "\n".join(tables.markdown(described, summaries))
+
+
+def test_a_study_brings_the_flag_that_it_needs(monkeypatch, tmp_path):
+    """Without it, Table 7 would train a search and then look for an accuracy."""
+    asked = []
+    monkeypatch.setattr(main, "setup", lambda: None)
+    monkeypatch.setattr(study.Runner, "run", lambda self, seeds: asked.append(self._config) or {})
+    monkeypatch.setattr(tables, "summarize", lambda *_: [])
+    monkeypatch.setattr(study, "_write", lambda *_: None)
+    for words in ("aircraft:hdcl,demo", "aircraft:hdcl,demo,recognition"):
+        study.command([words, "table7", f"--workdir={tmp_path}"])
+    assert [c.name for c in asked] == ["aircraft-hdcl-demo-recognition"] * 2
+    assert all(c.method.recognition and not c.data.zero_shot for c in asked)
+    assert config_files.with_flags("cub", ("recognition",)) == "cub:recognition"
 
 
 PROTOCOL = {

@@ -57,7 +57,7 @@ class ClassBatches:
 
 @dataclasses.dataclass(frozen=True)
 class AnchorBatches:
-    """Which row stands at a position of a stream whose batches hold P images with K − 1 others each.
+    """Which row stands at a position of a stream whose batches hold P images, each with K − 1 more.
 
     The P anchors come from a shuffled pass over all images, so that every image is one as often as
     any other, whatever its class; the others are of the anchor's class. Two anchors may share a

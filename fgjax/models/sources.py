@@ -165,7 +165,9 @@ def _download(source: str) -> pathlib.Path:
         path = pathlib.Path(huggingface_hub.hf_hub_download(source, _FILE))
     except Exception as error:  # the client's own, its HTTP library's, the system's: all mean this
         answered = isinstance(error, hub_errors.HfHubHTTPError)
-        offline = isinstance(error, hub_errors.LocalEntryNotFoundError) or offline and not answered
+        offline = isinstance(error, hub_errors.LocalEntryNotFoundError) or (
+            offline and not answered
+        )
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         reason = "the Hub cannot be reached" if offline else said
         raise UserError(

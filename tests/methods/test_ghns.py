@@ -208,7 +208,7 @@ def test_hard_negatives_go_through_the_networks_in_the_same_step():
 
 
 def test_a_hard_negative_is_read_like_its_reference(tiny_dataset):
-    """Where its recipe is the reference alone, n⁺ is another view of it by the same augmentation."""
+    """Where its recipe is the reference alone, n⁺ is another view of it, read likewise."""
     split = tiny_dataset.train
     boxes = np.broadcast_to(np.array([[0, 0, 1, 0.5], [0, 0.5, 1, 1]], np.float32),
                             (len(split), 2, 4))  # fmt: skip

@@ -188,8 +188,8 @@ class RegionNetwork(nnx.Module):
     def start_at_image(self) -> None:
         """Make x's classifier the image's: what regions add to its logits begins at nothing."""
         own = self.backbone.fc
-        self.fc.kernel[...] = jnp.zeros_like(self.fc.kernel[...]).at[-self.backbone.features :].set(
-            own.kernel[...]
+        self.fc.kernel[...] = (
+            jnp.zeros_like(self.fc.kernel[...]).at[-self.backbone.features :].set(own.kernel[...])
         )
         self.fc.bias[...] = own.bias[...]
 

@@ -59,8 +59,8 @@ STUDIES = {
         "CCFR Figure 6 (a), (c), (d) (FGVC-Aircraft); swept on test as there, nothing is chosen",
         tuple(
             Row(f"T_sf {probability}, T_sc {similarity}", _fixed(2, probability, similarity))
-            for similarity in (0.5, 0.6, 0.7, 0.8, 0.9)
-            for probability in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+            for similarity in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+            for probability in (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
         ),
         axes=("method.rerank.probability_threshold", "method.rerank.similarity_threshold"),
     ),
@@ -69,7 +69,7 @@ STUDIES = {
         "CCFR Figure 6 (b) (FGVC-Aircraft); swept on test as there, nothing is chosen",
         tuple(
             Row(f"top {top_n}, T_sc {similarity}", _fixed(top_n, 0.75, similarity))
-            for similarity in (0.5, 0.6, 0.7, 0.8, 0.9)
+            for similarity in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
             for top_n in (2, 3, 4, 5, 6)
         ),
         axes=("method.rerank.top_n", "method.rerank.similarity_threshold"),

@@ -57,7 +57,9 @@ PAPER = Paper(
     ),
     tables=(
         Place("Table 1", "losses", ("table1",)),
-        Place("Table 4", "ResNet-50; Tables 3 and 5 with other backbones", ("table3",)),
+        Place("Table 3", "VGG-19", ("table3",)),
+        Place("Table 4", "ResNet-50", ("table4",)),
+        Place("Table 5", "ResNet-101", ("table5",)),
         Place("Table 6", "K̂", ("table6",)),
         Place("Eq. 11", "with and without decorrelation", ("decorrelation",)),
         Place("Table 7", "recognition", ("table7",)),

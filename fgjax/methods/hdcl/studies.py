@@ -11,6 +11,20 @@ def _row(name: str, overrides: dict[str, Any], paper: float | None = None) -> Ro
     return Row(name, {"method.beside_softmax": False, **overrides}, paper)
 
 
+def _retrieval(papers: tuple[float | None, ...] = (None,) * 4, **overrides) -> tuple[Row, ...]:
+    losses = ("scda", "crl", "dgcrl", "hdcl")
+    return tuple(
+        _row(loss.upper(), {"method.loss": loss, **overrides}, paper)
+        for loss, paper in zip(losses, papers)
+    )
+
+
+def _general(source: str, backbone: str, papers: tuple[float, ...]) -> Study:
+    rows = _retrieval(papers, backbone=backbone)
+    title = "General retrieval"
+    return Study(title, f"HDCL {source}, CUB-200-2011, Recall@1)", rows, metric="recall@1")
+
+
 STUDIES = {
     "run": Study(
         "The run itself",
@@ -41,17 +55,16 @@ STUDIES = {
         ),
         metric="recall@1",
     ),
-    "table3": Study(
-        "General retrieval",
-        "HDCL Table 4 (ResNet-50, CUB-200-2011, Recall@1); Tables 3 and 5 with --set backbone=…",
-        (
-            _row("SCDA", {"method.loss": "scda"}),
-            _row("CRL", {"method.loss": "crl"}),
-            _row("DGCRL", {"method.loss": "dgcrl"}, 67.9),
-            _row("HDCL", {}, 69.5),
-        ),
+    "retrieval": Study(
+        "General retrieval, with the config's own backbone",
+        "the rows of HDCL Tables 3 to 5",
+        _retrieval(),
         metric="recall@1",
+        also=("map@r",),
     ),
+    "table3": _general("Table 3 (VGG-19", "vgg19", (57.6, 61.0, 61.6, 64.3)),
+    "table4": _general("Table 4 (ResNet-50", "resnet50", (57.3, 62.5, 67.1, 69.5)),
+    "table5": _general("Table 5 (ResNet-101", "resnet101", (62.3, 69.3, 69.5, 70.9)),
     "table6": Study(
         "K̂, the classes in the denominator",
         "HDCL Table 6 (ResNet-50, CUB-200-2011, Recall@1)",
@@ -79,7 +92,9 @@ STUDIES = {
         "HDCL Table 7 (ResNet-50, FGVC-Aircraft, top-1); other networks with --set backbone=…",
         (
             _row("softmax", {"method.warmup_epochs": lambda c: c.method.embedding.epochs}, 82.1),
-            _row("HCL after a warm-up", {}, 78.7),
+            _row("HCL", {"method.warmup_epochs": 0}, 78.7),
+            _row("HCL after a warm-up", {}),
         ),
+        flags=("recognition",),
     ),
 }

@@ -2,7 +2,7 @@
 
 Read top to bottom as the paper's section III:
 
-  classifier   cross-entropy on whole images                  (finds objects and parts; the start without ImageNet)
+  classifier   cross-entropy on whole images; what the last stage starts from without ImageNet
   objects      the object's box by CAM                        (III.A, "applied … CAM")
   parts        three part boxes by channel grouping           (III.A, its reference [8])
   margin       sets of part-aware mixtures and L = λ L_cls + (1 − λ) L_pair
@@ -255,7 +255,7 @@ def _pair_metrics(reference, dcdi1, margin, positive, alpha):
 def train_margin(
     run: Run, config: Config, classifier: Stage, objects: Stage, parts: Stage | None
 ) -> Stage:
-    """Stage `margin`, from ImageNet's weights if there are any; measured once on test at its end."""
+    """Stage `margin`, from ImageNet's weights where there are any; measured on test at its end."""
     after = (classifier, objects, *([parts] if parts else []))
     training = config.margin
     names = ("mixing", "views", "ratio", "lambda_", "l2norm", "fresh_views", "all_slots")
@@ -280,7 +280,11 @@ def train_margin(
         stage,
         network,
         MarginLoss(
-            config.lambda_, config.alpha, config.additional_term, config.scope, config.l2norm,
+            config.lambda_,
+            config.alpha,
+            config.additional_term,
+            config.scope,
+            config.l2norm,
             config.all_slots,
         ),
         loading.stream(run.train_indices, transform(run, config, train, seed=seed), seed=seed),

@@ -22,8 +22,8 @@ class RunningMargins(nnx.Module):
 
     m₁(r) moves towards a new distance d by max(1 / n, 1 − `decay`), n the distances of r so far, d
     included: their mean at first, then an average over about 1 / (1 − `decay`) of them. σ² is the
-    average of (d − m₁(r))² over the references that were met before; a reference meets few sets, too
-    few for a σ of its own. A reference that was never met has the mean of all distances.
+    average of (d − m₁(r))² over the references that were met before; one by itself meets too few
+    sets for a σ of its own. A reference that was never met has the mean of all distances.
 
     Attributes:
       mean: [rows, pairs].

@@ -58,7 +58,7 @@ def annotated(
     parts = boxes.to_window(split.parts, windows[:, None])  # NaN where invisible
     for number, region in enumerate(regions):
         own = parts[:, list(region)]
-        seen = ~np.isnan(own).any(axis=-1)
+        seen = np.asarray(~np.isnan(own).any(axis=-1))
         some = seen.any(axis=1)
         if len(region) == 1:
             found[some, number] = own[some, 0]

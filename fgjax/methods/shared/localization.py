@@ -28,7 +28,9 @@ class Localization:
     objects: str = "cam"  # cam | scda | annotated (LAPM Table 1, "w/ Bounding box")
     cam_threshold: float = 0.2  # of the map's range; CAM's 20 %
     scda_threshold: float = 1.0  # multiples of the map's mean; SCDA's is the mean itself
-    parts: str = "grouping"  # grouping | annotated (regions of the dataset's points) | grid | random
+    parts: str = (
+        "grouping"  # grouping | annotated (regions of the dataset's points) | grid | random
+    )
     classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     grouping: Grouping = dataclasses.field(default_factory=Grouping)
 
