@@ -351,7 +351,7 @@ def test_donors_of_the_same_class_are_distinct_and_few_where_there_are_few():
 
 
 def test_fresh_views_show_the_reference_anew_in_each_slot(reader):
-    """Outside its pasted boxes a mixture is another crop of the reference, cut with its own parts."""
+    """Outside its pasted boxes a mixture is another crop of the reference, with its own parts."""
     free = dataclasses.replace(reader, augmentation=Augmentation(crop_scale=0.5, flip=True))
     donors = mixing.Donors(free.split.labels, np.arange(96))
     mixer = mixing.SetMixing(free, donors, seed=1, describe=True, fresh=True)

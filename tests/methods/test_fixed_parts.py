@@ -52,8 +52,8 @@ def test_a_grid_by_hand():
 def test_random_boxes_fit_and_are_each_images_own():
     half = np.tile([[[0.1, 0.3]]], (200, 1, 1))
     found = fixed_parts.random(200, 3, half, seed=4)
-    np.testing.assert_allclose(found[..., 2:] - found[..., :2], np.broadcast_to([0.2, 0.6], (200, 3, 2)),
-                               rtol=1e-4)  # fmt: skip
+    sides = found[..., 2:] - found[..., :2]
+    np.testing.assert_allclose(sides, np.broadcast_to([0.2, 0.6], (200, 3, 2)), rtol=1e-4)
     assert len(np.unique(found[..., 0])) == 600
     assert found[..., 0].min() < 0.05 and found[..., 2].max() > 0.95
     np.testing.assert_array_equal(found, fixed_parts.random(200, 3, half, seed=4))
