@@ -40,10 +40,9 @@ def _pairs():
     )
 
     def contrastive_theirs(x, y):
-        """The mean over all pairs, from its unreduced terms."""
+        """A mean for each kind of pair, from its unreduced terms."""
         parts = contrastive(x, y)
-        total = parts["pos_loss"]["losses"].sum() + parts["neg_loss"]["losses"].sum()
-        return total / (len(y) * (len(y) - 1))
+        return (parts["pos_loss"]["losses"].mean() + parts["neg_loss"]["losses"].mean()) / 2
 
     lifted = pml.GeneralizedLiftedStructureLoss
     lifted = pml.LiftedStructureLoss(neg_margin=1, pos_margin=0, distance=_plain_l2())

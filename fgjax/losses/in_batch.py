@@ -45,7 +45,9 @@ def contrastive_loss(
 ) -> Float[jax.Array, ""]:
     """Contrastive loss over all pairs (HDCL Table 1; Bell & Bala's form as Song et al. give it).
 
-    Mean over pairs i < j of y D² + (1 − y) max(0, α − D²).
+    ½ (mean over pairs of one class of D² + mean over pairs of two of max(0, α − D²)). They have a
+    mean each because a batch holds many more pairs of two classes: in one mean for all, those of
+    one class would be a few per cent of the loss. Where there are none of a kind, its mean is 0.
 
     Args:
       embeddings: of any length.
@@ -59,15 +61,16 @@ def contrastive_loss(
       ValueError: shapes do not fit, labels are not integers, or the margin is negative.
 
     >>> x = jnp.array([[0.0], [2.0], [0.5]])
-    >>> float(contrastive_loss(x, jnp.array([0, 0, 1])))  # (4 + 0.75 + 0) / 3
-    1.5833333730697632
+    >>> float(contrastive_loss(x, jnp.array([0, 0, 1])))  # (4 + (0.75 + 0) / 2) / 2
+    2.1875
     """
     embeddings, labels = _checked("contrastive_loss", embeddings, labels)
     common.check_not_negative("contrastive_loss", margin=margin)
     positive, negative = _pairs(labels)
     squared = _squared_distances(embeddings)
-    terms = jnp.where(positive, squared, jnp.where(negative, jax.nn.relu(margin - squared), 0))
-    return common.masked_mean(terms, positive | negative)
+    pull = common.masked_mean(squared, positive)
+    push = common.masked_mean(jax.nn.relu(margin - squared), negative)
+    return (pull + push) / 2
 
 
 def batch_all_triplet_loss(

@@ -111,10 +111,17 @@ def test_one_class_only_is_refused():
 def test_distances_by_loops_and_their_draws():
     made, (features, _, _) = make()
     indices = np.arange(len(LABELS))
-    found = hard_negatives.distances_to_reference(features, LABELS, indices, made.kept, seed=0)
+    found = hard_negatives.distances_to_reference(
+        features, LABELS, indices, made.kept, made.examples, seed=0
+    )
     unit = lambda rows: (  # noqa: E731
         lambda x: x / np.linalg.norm(x)
     )(np.concatenate([features[row, p] for p, row in enumerate(rows)]))
+    candidates = made.examples
+    for number in range(0, len(candidates), 7):
+        reference = unit([candidates.reference[number]] * 3)
+        wanted = np.linalg.norm(reference - unit(candidates.rows[number]))
+        assert found["candidate"][number] == pytest.approx(wanted, rel=1e-5)
     order = np.random.default_rng(0).permutation(len(made.kept))
     for number, row in enumerate(order):
         reference = unit([made.kept.reference[row]] * 3)
@@ -131,11 +138,14 @@ def test_replaced_parts_leave_the_set_nearer_than_another_image():
     """Features that share parts are nearer by construction: the report must see it."""
     made, (features, _, _) = make()
     found = hard_negatives.distances_to_reference(
-        features, LABELS, np.arange(len(LABELS)), made.kept, seed=0
+        features, LABELS, np.arange(len(LABELS)), made.kept, made.examples, seed=0
     )
     report = hard_negatives.report(made, found)
     assert report["hard_negatives_are_nearer"] is True
     assert report["distance_hard_negative"] < report["distance_negative"]
+    halves = {**found, "hard_negative": np.array([1.0, 5.0]), "negative": np.array([6.0, 6.0]),
+              "candidate": np.array([2.0, 1.0, 3.0, 4.0])}  # fmt: skip
+    assert hard_negatives.report(made, halves)["share_nearer_than_a_candidate"] == 3 / 8
     far = {**found, "hard_negative": found["negative"] + 1}
     assert hard_negatives.report(made, far)["hard_negatives_are_nearer"] is False
 

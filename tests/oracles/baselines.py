@@ -15,11 +15,14 @@ def cosine(a, b):
 
 
 def contrastive(x, y, margin=1.0):
-    terms = []
+    pull, push = [], []
     for i, j in itertools.combinations(range(len(y)), 2):
         squared = distance(x[i], x[j]) ** 2
-        terms.append(squared if y[i] == y[j] else max(0.0, margin - squared))
-    return sum(terms) / len(terms) if terms else 0.0
+        if y[i] == y[j]:
+            pull.append(squared)
+        else:
+            push.append(max(0.0, margin - squared))
+    return sum(sum(terms) / len(terms) for terms in (pull, push) if terms) / 2
 
 
 def lifted(x, y, margin=1.0):

@@ -113,7 +113,7 @@ def part_diversity(maps, margin=0.02):
 def contrastive(x, y, margin=1.0):
     positive, negative = pairs(y)
     squared = distances(x) ** 2
-    return mean(np.where(positive, squared, relu(margin - squared)), positive | negative)
+    return (mean(squared, positive) + mean(relu(margin - squared), negative)) / 2
 
 
 def batch_all_triplet(x, y, margin=0.2):

@@ -72,12 +72,15 @@ def distances(run: Run) -> None:
     for name, label, color in (
         ("positive", "p", "#41ab5d"),
         ("hard_negative", "n⁺", "#d94801"),
+        ("candidate", "not filtered", "#969696"),
         ("negative", "n", "#6baed6"),
     ):
-        values = found[name]
-        left.hist(values, edges, alpha=0.55, color=color, label=f"{label}: {values.mean():.2f}")
+        values = found.get(name, np.zeros(0))  # runs of earlier versions kept no candidates
+        if len(values):
+            text = f"{label}: {values.mean():.2f}"
+            left.hist(values, edges, alpha=0.55, color=color, label=text, density=True)
     left.set_xlabel("distance to the reference, of unit features of stage 1")
-    left.set_ylabel("samples")
+    left.set_ylabel("density")
     left.legend(title="mean")
     metrics = stage.metrics
     named = ["+".join(str(p + 1) for p, on in enumerate(mask) if on) for mask in metrics["masks"]]

@@ -116,7 +116,7 @@ def make_hard_negatives(
             ", ".join(f"{name} {n}" for name, n in list(short.items())[:10]),
         )  # fmt: skip
     distances = hard_negatives.distances_to_reference(
-        features, labels, run.train_indices, kept, seed=run.seed("hard_negatives")
+        features, labels, run.train_indices, kept, made.examples, seed=run.seed("hard_negatives")
     )
     stage.save_arrays("kept", **vars(kept))
     stage.save_arrays("examples", **vars(made.examples))

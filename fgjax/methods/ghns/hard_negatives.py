@@ -262,23 +262,28 @@ def distances_to_reference(
     labels: np.ndarray,
     indices: np.ndarray,
     kept: HardNegatives,
+    candidates: HardNegatives,
     *,
     seed: int,
     most: int = 2000,
 ) -> dict[str, np.ndarray]:
     """‖f(r) − f(x)‖₂ of unit features, for x = n⁺ and a random p and n of each reference.
 
+    n⁺ keeps a part or two of its reference, and so is nearer than n whatever it is. What filtering
+    did shows beside `candidates`, which nothing has filtered.
+
     Args:
       features: part features [N, P, D].
       labels: int [N].
       indices: rows that p and n may be.
       kept: recipes.
+      candidates: sets as the parts shuffle module makes them, each with its own reference.
       seed: of the random positives, negatives and of which recipes are looked at.
       most: recipes to look at.
 
     Returns:
-      {"positive", "hard_negative", "negative": float [M]}, M ≤ `most`; where a class has one
-      image, it is its own positive.
+      {"positive", "hard_negative", "negative": float [M], "candidate": float [C]}, M ≤ `most`;
+      where a class has one image, it is its own positive.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(kept))[:most]
@@ -305,7 +310,9 @@ def distances_to_reference(
         "negative": order[negative][:, None],
     }
     r = unit(reference[:, None])
-    return {name: np.linalg.norm(r - unit(x), axis=1) for name, x in rows.items()}
+    found = {name: np.linalg.norm(r - unit(x), axis=1) for name, x in rows.items()}
+    theirs = unit(candidates.reference[:, None]) - unit(candidates.rows)
+    return {**found, "candidate": np.linalg.norm(theirs, axis=1)}
 
 
 def report(made: Generation, distances: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -328,9 +335,13 @@ def report(made: Generation, distances: dict[str, np.ndarray]) -> dict[str, Any]
     metrics["share_nearer_than_a_negative"] = float(
         np.mean(distances["hard_negative"] < distances["negative"])
     )
+    unfiltered = np.sort(distances["candidate"])
+    beyond = len(unfiltered) - np.searchsorted(unfiltered, distances["hard_negative"], "right")
+    metrics["share_nearer_than_a_candidate"] = float(np.mean(beyond) / max(len(unfiltered), 1))
     log.info(
         "hard negatives: %d kept of %d candidates (%.1f %%); mean distance to the reference %.3f, "
-        "of other negatives %.3f%s", kept, tried.sum(), 100 * metrics["acceptance"],
-        means["hard_negative"], means["negative"], "" if nearer else ": THEY ARE NOT NEARER",
+        "of candidates that nothing filtered %.3f, of other negatives %.3f%s", kept, tried.sum(),
+        100 * metrics["acceptance"], means["hard_negative"], means["candidate"], means["negative"],
+        "" if nearer else ": THEY ARE NOT NEARER",
     )  # fmt: skip
     return metrics

@@ -56,6 +56,7 @@ def small_localizer(config: Localization) -> None:
     config.classifier = adamw(3, 1e-3)
     config.grouping.warmup = adamw(1, 3e-4)
     config.grouping.rounds, config.grouping.classify_epochs = 1, 1
+    config.grouping.group_epochs = 1
     config.grouping.part_size = 0.3
 
 
