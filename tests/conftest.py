@@ -120,7 +120,8 @@ def finished_lapm(shared, data_dir):
     """`python train.py --config=configs/aircraft.py:demo`, small, on one device."""
 
     def make(folder):
-        environment = finished.environment(data_dir, shared)
+        hasty = "--xla_backend_optimization_level=0"  # most of its time would be compiling
+        environment = finished.environment(data_dir, shared, XLA_FLAGS=hasty)
         words = (finished.DEMO, *finished.TINY, f"--workdir={folder}")
         finished.run("train.py", *words, environment=environment)
 

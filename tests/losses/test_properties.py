@@ -16,6 +16,13 @@ from tests.losses.cases import ALL, IN_BATCH, LABELS, TUPLES
 every = pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 in_batch = pytest.mark.parametrize("case", IN_BATCH, ids=lambda case: case.name)
 tuples = pytest.mark.parametrize("case", TUPLES, ids=lambda case: case.name)
+# The same numbers on other devices: two losses always, the others where there is time.
+some = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case.name in ("lapm", "lifted") else pytest.mark.slow)
+     for case in ALL],
+    ids=lambda case: case.name,
+)  # fmt: skip
 
 
 def value_and_gradient(case, floats):
@@ -170,7 +177,7 @@ def _shared(case):
     return {"hdcl": (1,), "centralized_ranking": (1,)}.get(case.name, ())
 
 
-@every
+@some
 def test_four_devices_under_jit_give_one_devices_numbers(case):
     floats = case.draw(10)
     wanted = value_and_gradient(case, floats)
@@ -187,7 +194,7 @@ def test_four_devices_under_jit_give_one_devices_numbers(case):
     chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-4, atol=1e-5)
 
 
-@every
+@some
 def test_pmap_gives_jits_numbers(case):
     """Tuple losses with pmean, in-batch losses after all_gather."""
     floats = case.draw(11)
@@ -223,6 +230,7 @@ def test_pmap_gives_jits_numbers(case):
         np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 class Variants(chex.TestCase, parameterized.TestCase):
     """Jitted or not, on a device or not, mapped: the same numbers."""
 

@@ -66,6 +66,10 @@ PAPER = Paper(
         Place("Fig. 5", "distances in and out of their bands, over epochs", (figures.margins,)),
     ),
     tables=(
+        Place("Table 1", "CUB-200-2011", ("table1",)),
+        Place("Table 2", "Stanford Cars", ("table2",)),
+        Place("Table 3", "FGVC-Aircraft", ("table3",)),
+        Place("Table 4", "DeepFashion", ("table4", "table4_top5")),
         Place("Table 5", "adaptive margin and additional term", ("table5",)),
         Place("Table 6", "N, the samples behind m₁", ("table6",)),
         Place("Table 7", "ratio of positive to negative sets", ("table7",)),
