@@ -3,6 +3,8 @@
 import itertools
 
 import numpy as np
+import scipy.optimize
+import scipy.special
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Integer, Real
 
@@ -36,6 +38,52 @@ def fuse(
     return np.tensordot(np.asarray(weights, np.float64), np.asarray(scores, np.float64), axes=1)
 
 
+def pool(
+    scores: Float[ArrayLike, "C N K"], weights: Real[ArrayLike, " C"]
+) -> Float64[np.ndarray, "N K"]:
+    """softmax_k Σ_i w_i log score_i: a product of the classifiers, and not their sum.
+
+    Args:
+      scores: probabilities of each classifier.
+      weights: of the classifiers, of any sum.
+    """
+    logs = np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))
+    return scipy.special.softmax(np.tensordot(np.asarray(weights, np.float64), logs, 1), axis=1)
+
+
+def stack_weights(
+    scores: Float[ArrayLike, "C N K"], labels: Integer[ArrayLike, " N"]
+) -> Float64[np.ndarray, " C"]:
+    """Weights for `pool` with the highest likelihood of the labels, none below 0.
+
+    Multinomial logistic regression on log-probabilities, whose coefficients all classes share: a
+    few held-out images a class would not bear one for each. The problem is convex.
+
+    Args:
+      scores: probabilities of each classifier.
+      labels: true classes of the images.
+
+    Raises:
+      UserError: there are no images.
+    """
+    labels = np.asarray(labels)
+    _require_images(labels)
+    logs = np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))
+    own = logs[:, np.arange(len(labels)), labels]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        total = np.tensordot(weights, logs, 1)
+        likely = scipy.special.softmax(total, axis=1)
+        surprise = np.mean(scipy.special.logsumexp(total, axis=1) - weights @ own)
+        slope = np.mean(np.sum(likely * logs, axis=2) - own, axis=1)
+        return float(surprise), slope
+
+    start = np.full(len(logs), 1 / len(logs))
+    bounds = [(0.0, None)] * len(logs)
+    found = scipy.optimize.minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B")
+    return np.asarray(found.x)
+
+
 def accuracies(
     scores: Float[ArrayLike, "C N K"],
     labels: Integer[ArrayLike, " N"],
@@ -65,14 +113,18 @@ def search_weights(
       UserError: there are no images, or the step does not divide 1.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
-    if not len(labels):
-        raise UserError(
-            "fusion weights are searched on held-out images, but none are held out: set "
-            "data.held_out above 0 or fusion=preset."
-        )
+    _require_images(labels)
     grid = simplex(len(scores), step=step)
     found = accuracies(scores, labels, grid)
     own = scores[:, np.arange(len(labels)), labels]
     surprise = [-np.mean(np.log(np.maximum(w @ own, 1e-12))) for w in grid]
     best = min(range(len(grid)), key=lambda m: (-found[m], surprise[m]))
     return grid[best], float(found[best])
+
+
+def _require_images(labels: np.ndarray) -> None:
+    if not len(labels):
+        raise UserError(
+            "fusion weights are searched on held-out images, but none are held out: set "
+            "data.held_out above 0 or fusion=preset."
+        )

@@ -104,3 +104,32 @@ def test_certain_mistakes_cost_a_finite_amount():
     scores = np.array([[[1.0, 0.0], [0.4, 0.6]], [[1.0, 0.0], [0.1, 0.9]]])
     weights, accuracy = fusion.search_weights(scores, np.array([1, 1]), step=0.5)
     assert accuracy == 0.5 and weights.tolist() == [0, 1]
+
+
+def test_a_product_by_hand():
+    scores = np.array([[[0.8, 0.2]], [[0.5, 0.5]], [[0.2, 0.8]]])
+    # (0.8² · 0.5 · 0.2) to (0.2² · 0.5 · 0.8)
+    found = fusion.pool(scores, np.array([2.0, 1.0, 1.0]))
+    np.testing.assert_allclose(found, [[0.8, 0.2]])
+    np.testing.assert_allclose(fusion.pool(scores, np.zeros(3)), [[0.5, 0.5]])
+    assert np.isfinite(fusion.pool(np.array([[[1.0, 0.0]]]), np.ones(1))).all()
+
+
+def test_stacked_weights_are_at_the_minimum_of_the_surprise():
+    """A sharp classifier, its blunted twin, one that knows nothing, and one that is wrong."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 300)
+    logits = 2.0 * np.eye(4)[labels] + rng.normal(size=(300, 4))
+    of = lambda x: np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)  # noqa: E731
+    scores = np.stack([of(logits), of(0.1 * rng.normal(size=(300, 4))), of(-logits)])
+    found = fusion.stack_weights(scores, labels)
+    assert (found >= 0).all() and found[2] == pytest.approx(0, abs=1e-3)
+
+    def surprise(weights):
+        return -np.mean(np.log(fusion.pool(scores, weights)[np.arange(300), labels]))
+
+    best = surprise(found)
+    for delta in 0.05 * rng.normal(size=(200, 3)):
+        assert best <= surprise(np.maximum(found + delta, 0)) + 1e-9
+    with pytest.raises(UserError, match="none are held out"):
+        fusion.stack_weights(scores[:, :0], labels[:0])

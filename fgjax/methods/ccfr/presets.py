@@ -55,11 +55,10 @@ def small(config: Config, *, demo: bool) -> None:
     presets.small(config, demo=demo)
     method = config.method
     method.crop_size, method.pyramid_width = 64, 64
-    config.data.image_size = 128  # the pyramid halves the last map
     method.classifier = presets.adamw(3, 1e-3)
-    method.pretrain = presets.adamw(6, 1e-3)
-    method.navigator = presets.adamw(2, 3e-4)
-    method.enhance = presets.adamw(3, 3e-4)
+    method.pretrain = presets.adamw(5, 1e-3)
+    method.navigator = presets.adamw(2, 1e-3)
+    method.enhance = presets.adamw(3, 1e-3)
 
 
 PRESETS = {

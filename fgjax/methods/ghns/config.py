@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fgjax.config import Training, one_of, require, require_classes
+from fgjax.config import Training, added, one_of, require, require_classes
 from fgjax.methods.shared.localization import Localization
 
 
@@ -35,7 +35,12 @@ class Config(Localization):
     lambda_object: float = 0.8
     object_windows: str = "found"  # found | annotated (Table 6, "w/ BB")
     # Eq. 11
-    fusion: str = "held_out"  # weights by search on held-out images | preset | test (labelled so)
+    # Weights by search on held-out images (held_out), of a product by their likelihood there
+    # (stacked), preset, or by search on test (labelled so).
+    fusion: str = "held_out"
+    temperatures: bool = added(
+        True, before=False
+    )  # scores at one temperature each, not with preset
     fusion_original: float = 0.4  # a, b, c of `preset`: FGVC-Aircraft's
     fusion_object: float = 0.4
     fusion_parts: float = 0.2
@@ -55,7 +60,7 @@ class Config(Localization):
         super().validate()
         one_of("extractors", self.extractors, "finetuned", "frozen")
         one_of("object_windows", self.object_windows, "found", "annotated")
-        one_of("fusion", self.fusion, "held_out", "preset", "test")
+        one_of("fusion", self.fusion, "held_out", "stacked", "preset", "test")
         for name in ("alpha", "beta", "gamma", "margin", "hard_negatives", "discriminator_hidden"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("lambda_parts", "lambda_original", "lambda_object"):

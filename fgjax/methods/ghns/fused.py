@@ -2,11 +2,13 @@
 
 import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fgjax.data.loading import crop_resize
-from fgjax.evaluation import classification, fusion
+from fgjax.evaluation import calibration, classification, fusion
 from fgjax.localization import boxes
 from fgjax.methods.ghns.parts_classifier import PartsClassifier, parts_logits
 from fgjax.methods.shared.localization import Localizer
@@ -21,6 +23,7 @@ def fuse_scores(
     *,
     weights_from: str,
     preset: tuple[float, ...],
+    temperatures: bool = False,
     step: float = 0.05,
 ) -> Stage:
     """Each classifier, each pair and all of them, on test.
@@ -29,26 +32,42 @@ def fuse_scores(
       run: with dataset and folders.
       classifiers: stages with the artifact `scores`, by name.
       weights_from: "held_out" or "test" searches the simplex there, for pairs as well; "preset"
-        takes `preset`, and its two weights scaled to sum 1 for a pair.
+        takes `preset`, and its two weights scaled to sum 1 for a pair; "stacked" multiplies
+        instead of adding, by weights that held-out images make likely.
       preset: one weight for each classifier.
+      temperatures: whether each classifier's logits are first divided by a temperature of its own,
+        fitted on held-out images: Eq. 11 adds scores as if all were equally sure.
       step: of the search.
     """
     stage = run.stage(
         "fusion", after=tuple(classifiers.values()), weights_from=weights_from,
-        preset=list(preset), step=step,
+        preset=list(preset), step=step, temperatures=temperatures,
     )  # fmt: skip
     if stage.done:
         return stage
     stored = [classifier.load_arrays("scores") for classifier in classifiers.values()]
-    scores = {
-        split: np.stack([classification.softmax(arrays[split]) for arrays in stored])
-        for split in ("held_out", "test")
-    }
     labels = {
         "held_out": run.dataset.train.labels[run.held_out_indices],
         "test": run.dataset.test.labels,
     }
-    metrics = {}
+    fitted = np.ones(len(stored))
+    if temperatures and len(labels["held_out"]):
+        fitted = run.compute(
+            lambda: np.array([
+                calibration.fit_temperature(one["held_out"], labels["held_out"]) for one in stored
+            ]),
+            instead=lambda: np.ones(len(stored)),
+        )  # fmt: skip
+    scores = {
+        split: np.stack([
+            classification.softmax(one[split] / np.float32(t)) for one, t in zip(stored, fitted)
+        ])
+        for split in ("held_out", "test")
+    }  # fmt: skip
+    metrics: dict[str, Any] = {
+        f"{name}_temperature": float(t) for name, t in zip(classifiers, fitted)
+    }
+    together = fusion.pool if weights_from == "stacked" else fusion.fuse
     names, count = list(classifiers), len(classifiers)
     weights, fused = np.ones(1), scores["test"][0]  # of the first alone; all together come last
     for chosen in itertools.chain(*(itertools.combinations(range(count), n + 1)
@@ -59,6 +78,13 @@ def fuse_scores(
         elif weights_from == "preset":
             given = np.array(preset)[some]
             weights = given / given.sum() if given.sum() else np.full(len(some), 1 / len(some))
+        elif weights_from == "stacked":
+            weights = run.compute(
+                functools.partial(
+                    fusion.stack_weights, scores["held_out"][some], labels["held_out"]
+                ),
+                instead=lambda some=some: np.full(len(some), 1 / len(some)),
+            )
         else:
             weights, _ = run.compute(
                 functools.partial(
@@ -69,24 +95,43 @@ def fuse_scores(
                 ),
                 instead=lambda some=some: (np.full(len(some), 1 / len(some)), 0.0),
             )
-        fused = fusion.fuse(scores["test"][some], weights)
+        fused = together(scores["test"][some], weights)
         metrics[f"{name}_top1"] = float(np.mean(fused.argmax(axis=1) == labels["test"]))
         if len(some) > 1:
             metrics[f"{name}_weights"] = weights.tolist()
     log_fused = np.log(np.maximum(fused, 1e-12))
     stage.save_arrays(
         "predictions", logits=log_fused.astype(np.float32), labels=labels["test"],
-        weights=weights,
+        weights=weights, temperatures=fitted,
     )  # fmt: skip
     if len(labels["held_out"]):
-        held = fusion.fuse(scores["held_out"], weights)
+        held = together(scores["held_out"], weights)
         metrics["held_out_top1"] = float(np.mean(held.argmax(axis=1) == labels["held_out"]))
     stage.finish({**classification.classification_metrics(log_fused, labels["test"]), **metrics})
     return stage
 
 
+def together_of(stage: Stage, weights_from: str) -> tuple[Callable, np.ndarray]:
+    """How a finished stage fuses scores [C, B, K] to [B, K], and the classifiers' temperatures."""
+    stored = stage.load_arrays("predictions")
+    weights = stored["weights"]
+    fuse = fusion.pool if weights_from == "stacked" else fusion.fuse
+    return lambda scores: fuse(scores, weights), stored.get("temperatures", np.ones(len(weights)))
+
+
 class FusedPredictor(BatchedPredictor):
-    """Original, object and parts classifier on new images."""
+    """Original, object and parts classifier on new images.
+
+    Args:
+      run: with dataset and folders.
+      localizer: of the object and its parts.
+      original: of whole images.
+      object_: of objects.
+      parts: of part images.
+      part_image_size: in pixels.
+      together: fuses scores [C, B, K] to [B, K].
+      temperatures: of the classifiers.
+    """
 
     def __init__(
         self,
@@ -97,10 +142,12 @@ class FusedPredictor(BatchedPredictor):
         parts: PartsClassifier,
         *,
         part_image_size: int,
-        weights: np.ndarray,
+        together: Callable[[np.ndarray], np.ndarray],
+        temperatures: np.ndarray,
     ):
         super().__init__(run)
-        self._localizer, self._weights, self._part_size = localizer, weights, part_image_size
+        self._localizer, self._together, self._part_size = localizer, together, part_image_size
+        self._temperatures = temperatures
         self._models = ((original, classification.logits_of), (object_, classification.logits_of),
                         (parts, parts_logits))  # fmt: skip
 
@@ -114,9 +161,11 @@ class FusedPredictor(BatchedPredictor):
             for crop, part_boxes in zip(crops, parts)
         ])  # fmt: skip
         scores = [
-            probabilities_of(model, pixels, outputs_of)
-            for (model, outputs_of), pixels in zip(self._models, (whole, crops, part_images))
+            probabilities_of(model, pixels, outputs_of, temperature=temperature)
+            for (model, outputs_of), pixels, temperature in zip(
+                self._models, (whole, crops, part_images), self._temperatures
+            )
         ]
-        probabilities = fusion.fuse(np.stack(scores), self._weights)
+        probabilities = self._together(np.stack(scores))
         placed = boxes.from_window(parts, found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, placed)]

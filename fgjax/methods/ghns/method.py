@@ -17,7 +17,7 @@ from typing import Any
 from fgjax.errors import UserError
 from fgjax.methods.ghns import filtering
 from fgjax.methods.ghns.config import Config
-from fgjax.methods.ghns.fused import FusedPredictor, fuse_scores
+from fgjax.methods.ghns.fused import FusedPredictor, fuse_scores, together_of
 from fgjax.methods.ghns.image_classifier import train_image_classifier
 from fgjax.methods.ghns.part_networks import train_part_networks
 from fgjax.methods.ghns.parts_classifier import build_parts_classifier, train_parts_classifier
@@ -38,6 +38,7 @@ def run(run: Run) -> dict[str, Any]:
         "extractors": config.extractors,
         "fusion_weights_from": {
             "held_out": "a search on the held-out training images",
+            "stacked": "their likelihood on the held-out training images",
             "preset": "the config",
             "test": "A SEARCH ON THE TEST SPLIT: the fused accuracies are test-tuned",
         }[config.fusion],
@@ -62,7 +63,10 @@ def train(run: Run, config: Config) -> dict[str, Stage]:
         "object": train_object_classifier(run, config, classifier, objects),
         "parts": train_parts_classifier(run, config, networks, hard, objects, parts),
     }
-    fuse_scores(run, classifiers, weights_from=config.fusion, preset=config.preset)
+    fuse_scores(
+        run, classifiers, weights_from=config.fusion, preset=config.preset,
+        temperatures=config.temperatures and config.fusion != "preset",
+    )  # fmt: skip
     return run.stages
 
 
@@ -71,10 +75,10 @@ def _check(run: Run, config: Config) -> None:
         raise UserError(
             f"GHNS makes negatives of other classes, but {run.dataset.name} has one class only."
         )
-    if config.fusion == "held_out" and not len(run.held_out_indices):
+    if config.fusion in ("held_out", "stacked") and not len(run.held_out_indices):
         raise UserError(
-            "config.method.fusion=held_out searches the weights on held-out images, but none are "
-            "held out: set config.data.held_out above 0 or config.method.fusion=preset."
+            f"config.method.fusion={config.fusion} searches the weights on held-out images, but "
+            "none are held out: set config.data.held_out above 0 or config.method.fusion=preset."
         )
 
 
@@ -142,6 +146,7 @@ def load_predictor(run: Run) -> FusedPredictor:
     stages = train(run, config)
     model = build_parts_classifier(run, config, stages["part_networks"])
     stages["parts_classifier"].restore_model(model)
+    together, temperatures = together_of(stages["fusion"], config.fusion)
     return FusedPredictor(
         run,
         Localizer(run, config, stages["classifier"], stages["parts"]),
@@ -149,5 +154,6 @@ def load_predictor(run: Run) -> FusedPredictor:
         run.load_model(stages["object_classifier"]),
         model,
         part_image_size=config.part_image_size,
-        weights=stages["fusion"].load_arrays("predictions")["weights"],
+        together=together,
+        temperatures=temperatures,
     )

@@ -53,7 +53,7 @@ def small(config: Config, *, demo: bool) -> None:
     method = config.method
     presets.small_localizer(method)
     config.data.held_out, method.l2norm = 0.1, True
-    method.margin = presets.adamw(3, 1e-3, batch_size=8)
+    method.margin = presets.adamw(2, 1e-3, batch_size=8)
 
 
 PRESETS = {

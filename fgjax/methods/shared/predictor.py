@@ -64,10 +64,12 @@ class BatchedPredictor:
         return np.stack([crop(i, box, self._size) for i, box in zip(images, found)])
 
 
-def probabilities_of(model: nnx.Module, images: np.ndarray, outputs_of: Callable) -> np.ndarray:
-    """Softmax of a network's logits [B, K]."""
+def probabilities_of(
+    model: nnx.Module, images: np.ndarray, outputs_of: Callable, *, temperature: float = 1.0
+) -> np.ndarray:
+    """Softmax of a network's logits [B, K], divided by a temperature."""
     outputs = classification.forward(model, outputs_of, {"image": images})
-    return classification.softmax(jax.device_get(outputs["logits"]))
+    return classification.softmax(jax.device_get(outputs["logits"]) / np.float32(temperature))
 
 
 class Predictor(BatchedPredictor):

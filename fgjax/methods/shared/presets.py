@@ -35,7 +35,7 @@ def adamw(
 def small(config: Config, *, demo: bool) -> None:
     """What the flag `small` changes for every method: photographs on a laptop.
 
-    EfficientNet-Lite0 from ImageNet at 160 px, whose early blocks stay as they are.
+    EfficientNet-Lite0 from ImageNet at 128 px, whose early blocks stay as they are.
 
     Raises:
       UserError: together with `demo`.
@@ -46,7 +46,7 @@ def small(config: Config, *, demo: bool) -> None:
         )
     config.backbone = "efficientnet_lite0"
     config.freeze = FROZEN
-    config.data.image_size, config.data.workers = 160, 0
+    config.data.image_size, config.data.workers = 128, 0
     if config.data.held_out:
         config.data.held_out = 0.1
 
