@@ -13,7 +13,10 @@ from fgjax.losses import common
 
 
 def hard_softmax_loss(
-    logits: Float[ArrayLike, "B K"], labels: Integer[ArrayLike, " B"], *, top_k: int
+    logits: Float[ArrayLike, "B K"],
+    labels: Integer[ArrayLike, " B"],
+    *,
+    top_k: int | Integer[jax.Array, ""],
 ) -> Float[jax.Array, " B"]:
     """Cross-entropy against the K̂ strongest classes alone (HDCL Eq. 8, HCL).
 
@@ -24,7 +27,8 @@ def hard_softmax_loss(
     Args:
       logits: o.
       labels: y.
-      top_k: K̂ in 1 … K; the paper's best is 2.
+      top_k: K̂ in 1 … K; the paper's best is 2. An array, for a K̂ that changes without compiling
+        anew, is not checked and costs a sort of all classes.
 
     Returns:
       At least 0.
@@ -40,9 +44,12 @@ def hard_softmax_loss(
     common.check_batch("hard_softmax_loss", logits=logits, labels=labels)
     logits = common.as_float(logits)
     classes = logits.shape[1]
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    if isinstance(top_k, jax.Array):
+        ranked = jax.lax.top_k(logits, classes)[0]
+        return jax.nn.logsumexp(ranked, axis=1, where=jnp.arange(classes) < top_k) - own
     if not 1 <= top_k <= classes:
         raise ValueError(f"hard_softmax_loss: top_k is {top_k}, but must be in 1 … {classes}.")
-    own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     strongest = logits if top_k == classes else jax.lax.top_k(logits, top_k)[0]
     return jax.nn.logsumexp(strongest, axis=1) - own
 

@@ -107,7 +107,7 @@ def batch(labels=(0, 0, 1, 1, 2, 2), size=32):
 
 def network(config, classes=5, **options):
     backbone = models.build(
-        "resnet_small", num_classes=classes, rngs=nnx.Rngs(0), pooling="max_average", **options
+        "tests.tiny:Net", num_classes=classes, rngs=nnx.Rngs(0), pooling="max_average", **options
     )
     return hdcl.EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(1))
 
@@ -130,6 +130,42 @@ def test_the_objective_is_eq_11():
     warm, _ = loss_of(config)(model, given, {"warm": jnp.asarray(True)}, None)
     softmax = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1) - own
     assert float(warm) == pytest.approx(softmax.mean() + 0.3 * regular, rel=1e-3)
+
+
+def test_k_hat_falls_from_all_classes_and_is_logged():
+    config = hdcl.Config(top_k=2, warmup_epochs=1, anneal_epochs=3)
+    found = [hdcl.method.annealed(config, epoch, 128) for epoch in range(6)]
+    assert found == [128, 128, 32, 8, 2, 2]
+    assert hdcl.method.annealed(hdcl.Config(top_k=5), 1, 128) == 5
+    backbone = models.build("tests.tiny:Net", num_classes=5, rngs=nnx.Rngs(0))
+    model = hdcl.EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(1))
+    model.eval()
+    given, cold = batch(), {"warm": jnp.asarray(False)}
+    for top_k in (1, 3, 5):
+        wanted, _ = loss_of(hdcl.Config(top_k=top_k))(model, given, cold, None)
+        traced = {**cold, "top_k": jnp.asarray(top_k)}
+        value, metrics = loss_of(config)(model, given, traced, None)
+        assert float(value) == pytest.approx(float(wanted), rel=1e-5)
+    logits = np.asarray(model.head(model(given["image"])["pooled"]))
+    place = np.argsort(np.argsort(-logits, axis=1), axis=1)[np.arange(6), given["label"]]
+    assert float(metrics["share_outside_top_k"]) == np.mean(place >= 2)
+
+
+def test_in_batch_losses_learn_a_layer_that_search_uses():
+    """Its embeddings may point anywhere; those of pooled features all have positive cosines."""
+    backbone = models.build("tests.tiny:Net", num_classes=5, rngs=nnx.Rngs(0))
+    config = hdcl.Config(loss="contrastive", width=16)
+    model = hdcl.EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(1))
+    model.eval()
+    given = batch()
+    found = np.asarray(Embed()(model, given)["embedding"])
+    assert found.shape == (6, 16) and found.min() < 0
+    pooled = np.asarray(backbone(given["image"])["pooled"])
+    wanted = pooled @ np.asarray(model.linear.kernel[...]) + np.asarray(model.linear.bias[...])
+    wanted = wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+    for other in (hdcl.Config(), hdcl.Config(loss="contrastive", width=0)):
+        assert hdcl.EmbeddingNetwork(backbone, other, rngs=nnx.Rngs(1)).linear is None
 
 
 def test_held_out_classes_are_in_no_denominator():
@@ -169,7 +205,7 @@ def test_every_row_of_table_1_has_a_gradient(name):
     config = hdcl.Config(loss=name)
     model = network(config)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    statistics = {"warm": jnp.asarray(False), "centers": jnp.eye(5, 192)}
+    statistics = {"warm": jnp.asarray(False), "centers": jnp.eye(5, 64)}
 
     @jax.jit
     @jax.value_and_grad

@@ -34,6 +34,7 @@ from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
 from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
 from fgjax.methods.shared.predictor import WholeImagePredictor
+from fgjax.models import layers
 from fgjax.training import sharding
 from fgjax.training.run import Run, Stage
 
@@ -53,6 +54,10 @@ class Config:
     # of the first epochs are not those that are hard.
     centers: str = added("class_means", before="random")
     warmup_epochs: int = 0  # of softmax before HCL; section 5.3 recommends some for recognition
+    anneal_epochs: int = added(0, before=0)  # after them, in which K̂ falls from all classes
+    # Dimensions of a linear layer that the in-batch losses learn and search by; 0: none. Pooled
+    # features are not negative, so that no cosine of two of them could be.
+    width: int = added(512, before=0)
     wsl: bool = False  # pool the salient places alone at test (CRL-WSL, Table 1's CRL row)
     recognition: bool = False  # section 5.3, Table 7
     per_class: int = 5  # K of the P × K batches of the in-batch losses; N-pairs takes 2
@@ -74,7 +79,8 @@ class Config:
         require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
         require(self.alpha > 0, "alpha", self.alpha, "positive")
         require(self.decorrelation >= 0, "decorrelation", self.decorrelation, "0 or more")
-        require(self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs, "0 or more")
+        for name in ("warmup_epochs", "anneal_epochs", "width"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         require(self.per_class >= 2, "per_class", self.per_class, "at least 2: pairs need two")
         if self.loss in in_batch.LOSSES and self.embedding.optimizer.accumulate > 1:
             per_class = 2 if self.loss == "n_pairs" else self.per_class
@@ -123,17 +129,24 @@ class EmbeddingNetwork(nnx.Module):
 
     def __init__(self, backbone: models.Backbone, config: Config, *, rngs: nnx.Rngs):
         self.backbone = backbone
-        self.head = nnx.data(None)
+        self.head, self.linear = nnx.data(None), nnx.data(None)
+        width = backbone.features
+        if config.loss in in_batch.LOSSES and config.width:
+            width = config.width
+            self.linear = layers.Linear(backbone.features, width, rngs=rngs)
         if config.loss in CENTERED and not config.recognition:
             self.head = CenterHead(
                 backbone.features, backbone.num_classes, alpha=config.alpha, rngs=rngs
             )
         elif config.loss == "pddm":
-            self.head = PairSimilarity(backbone.features, rngs=rngs)
+            self.head = PairSimilarity(width, rngs=rngs)
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
-        """The backbone's outputs."""
-        return self.backbone(images, key=key)
+        """The backbone's outputs; `pooled` is the embedding before it gets unit length."""
+        outputs = self.backbone(images, key=key)
+        if self.linear is None:
+            return outputs
+        return {**outputs, "pooled": self.linear(outputs["pooled"])}
 
 
 def build(run: Run, config: Config, before: Stage | None) -> EmbeddingNetwork:
@@ -180,8 +193,12 @@ class EmbeddingLoss:
             softmax = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             loss = softmax
             if config.loss == "hdcl":
-                hard = losses.hard_softmax_loss(logits, labels, top_k=config.top_k)
+                top_k = statistics.get("top_k", config.top_k)
+                hard = losses.hard_softmax_loss(logits, labels, top_k=top_k)
                 loss = jnp.where(statistics["warm"], softmax, hard)
+                own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+                stronger = jnp.sum(logits > own, axis=1)
+                metrics["share_outside_top_k"] = jnp.mean(stronger >= config.top_k)
             if centers is not None:
                 correlation = losses.decorrelation(centers)
                 metrics["decorrelation"] = correlation
@@ -291,9 +308,22 @@ def _before_epoch(run: Run, config: Config, reader: Reader):
         return {"centers": _class_means(run, model, reader, batch_size=size)[0]}
 
     def warm(model, epoch: int, key) -> dict[str, Any]:
-        return {"warm": jnp.asarray(epoch < config.warmup_epochs)}
+        warm = {"warm": jnp.asarray(epoch < config.warmup_epochs)}
+        if not config.anneal_epochs:
+            return warm
+        classes = len(_trained_classes(run)) or run.dataset.num_classes
+        return {**warm, "top_k": jnp.asarray(annealed(config, epoch, classes), jnp.int32)}
 
     return centers if config.loss == "crl" else warm
+
+
+def annealed(config: Config, epoch: int, classes: int) -> int:
+    """K̂ in an epoch (from 0): all classes when the warm-up ends, `top_k` after `anneal_epochs`.
+
+    It falls by the same factor in every epoch: the last few classes are those that are hard.
+    """
+    share = min(max(epoch - config.warmup_epochs, 0) / max(config.anneal_epochs, 1), 1)
+    return round(classes ** (1 - share) * config.top_k**share)
 
 
 def _class_means(
