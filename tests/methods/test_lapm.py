@@ -278,7 +278,7 @@ def test_bfloat16_computes_what_float32_does(tiny_config):
     given["image"] = rng.integers(0, 255, (3, 4, 32, 32, 3)).astype(np.uint8)
     values = {}
     for dtype in (jnp.float32, jnp.bfloat16):
-        model = models.build("resnet_small", num_classes=5, rngs=nnx.Rngs(0), dtype=dtype)
+        model = models.build("tests.tiny:Net", num_classes=5, rngs=nnx.Rngs(0), dtype=dtype)
         graph, params, rest = nnx.split(model, nnx.Param, ...)
 
         def objective(params, graph=graph, rest=rest):

@@ -38,7 +38,7 @@ def test_the_head_is_at_the_minimum_of_its_loss(run):
     """½‖W‖² + C Σ cross-entropy: its gradient vanishes, bias not regularised."""
     features, labels = clusters()
     settings = probe.Config(strengths=(3.0,), iterations=2000)
-    strength, weights, bias = _fitted(settings, features, labels, run)
+    strength, weights, bias, _ = _fitted(settings, features, labels, run)
     assert strength == 3.0
     weights, bias = weights[:, :4].astype(np.float64), bias[:4].astype(np.float64)
     logits = features @ weights + bias
@@ -60,9 +60,34 @@ def test_cross_validation_takes_the_strength_that_generalises(run):
 
 def test_a_class_without_images_is_never_the_answer_and_two_classes_work(run):
     features, labels = clusters(classes=2)
-    _, weights, bias = _fitted(probe.Config(strengths=(10.0,)), features, labels + 3, run)
+    _, weights, bias, outside = _fitted(probe.Config(strengths=(10.0,)), features, labels + 3, run)
+    assert (outside.argmax(axis=1) >= 3).all()
     logits = features @ weights + bias
     np.testing.assert_array_equal(logits.argmax(axis=1), labels + 3)
+
+
+def test_each_image_is_judged_by_a_head_that_never_saw_it(run):
+    """Labels that follow nothing: heads know those they were fitted to, and no others."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 200))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    labels = rng.permutation(np.repeat(np.arange(3), 20)).astype(np.int32)
+    settings = probe.Config(strengths=(1e4,), iterations=1000)
+    _, weights, bias, outside = _fitted(settings, features, labels, run)
+    assert np.mean((features @ weights + bias).argmax(axis=1) == labels) == 1
+    assert outside.shape == (60, run.dataset.num_classes)
+    assert np.mean(outside.argmax(axis=1) == labels) < 0.6
+
+
+def test_one_image_of_each_class_is_enough(run):
+    features, labels = clusters(each=(1,))
+    strength, weights, bias, outside = _fitted(probe.Config(), features, labels, run)
+    assert strength == 100.0 and len(outside) == 0
+    np.testing.assert_array_equal((features @ weights + bias).argmax(axis=1), labels)
+    few, names = clusters(each=(2, 1, 1, 2))
+    outside = _fitted(probe.Config(strengths=(10.0,)), few, names, run)[3]
+    assert len(outside) == 6  # two folds; where a class was in one alone, it is never the answer
+    assert (outside[[2, 3], [1, 2]] == -1e4).all() and (outside[[0, 1], 0] > -1e3).all()
 
 
 @pytest.mark.usefixtures("relaxed")
@@ -70,12 +95,13 @@ def test_a_run_measures_what_the_predictor_says_of_new_images(finished_probe):
     results = json.loads((finished_probe / "results.json").read_text())
     assert results["protocol"]["backbone_trained"] is False
     assert results["protocol"]["strength_chosen_by"].startswith("2-fold cross-validation")
+    assert results["protocol"]["probabilities"].endswith("from the folds of the cross-validation")
     opened = main.open_run(finished_probe)
     stored = np.load(finished_probe / "head" / "predictions.npz")
     assert results["metrics"]["top1"] == np.mean(stored["logits"].argmax(1) == stored["labels"])
     images = [Encoded(opened.dataset.test.source[row]["image"]) for row in range(6)]
     found = methods.of(opened.config).load_predictor(opened)(images)
-    logits = stored["logits"][:6].astype(np.float64)
+    logits = stored["logits"][:6].astype(np.float64) / results["metrics"]["temperature"]
     likely = np.exp(logits - logits.max(axis=1, keepdims=True))
     likely /= likely.sum(axis=1, keepdims=True)
     np.testing.assert_allclose([one.probabilities for one in found], likely, rtol=2e-3, atol=1e-5)

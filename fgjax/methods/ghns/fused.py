@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from fgjax.data.loading import crop_resize
-from fgjax.evaluation import calibration, classification, fusion
+from fgjax.evaluation import classification, fusion
+from fgjax.evaluation.calibration import fit_temperature
 from fgjax.localization import boxes
 from fgjax.methods.ghns.parts_classifier import PartsClassifier, parts_logits
+from fgjax.methods.shared import calibration
 from fgjax.methods.shared.localization import Localizer
 from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction, probabilities_of
 from fgjax.models import Backbone
@@ -54,7 +56,7 @@ def fuse_scores(
     if temperatures and len(labels["held_out"]):
         fitted = run.compute(
             lambda: np.array([
-                calibration.fit_temperature(one["held_out"], labels["held_out"]) for one in stored
+                fit_temperature(one["held_out"], labels["held_out"]) for one in stored
             ]),
             instead=lambda: np.ones(len(stored)),
         )  # fmt: skip
@@ -107,16 +109,25 @@ def fuse_scores(
     if len(labels["held_out"]):
         held = together(scores["held_out"], weights)
         metrics["held_out_top1"] = float(np.mean(held.argmax(axis=1) == labels["held_out"]))
+        log_held = np.log(np.maximum(held, 1e-12))
+        metrics |= calibration.calibrate(run, log_held, log_fused)
     stage.finish({**classification.classification_metrics(log_fused, labels["test"]), **metrics})
     return stage
 
 
 def together_of(stage: Stage, weights_from: str) -> tuple[Callable, np.ndarray]:
-    """How a finished stage fuses scores [C, B, K] to [B, K], and the classifiers' temperatures."""
-    stored = stage.load_arrays("predictions")
+    """How a finished stage makes probabilities [B, K] of scores [C, B, K]; their temperatures."""
+    stored, temperature = stage.load_arrays("predictions"), stage.metrics.get("temperature", 1.0)
     weights = stored["weights"]
     fuse = fusion.pool if weights_from == "stacked" else fusion.fuse
-    return lambda scores: fuse(scores, weights), stored.get("temperatures", np.ones(len(weights)))
+
+    def together(scores: np.ndarray) -> np.ndarray:
+        fused = fuse(scores, weights)
+        if temperature == 1:
+            return fused
+        return classification.softmax(np.log(np.maximum(fused, 1e-12)) / temperature)
+
+    return together, stored.get("temperatures", np.ones(len(weights)))
 
 
 class FusedPredictor(BatchedPredictor):

@@ -21,6 +21,7 @@ from fgjax.methods.ghns.fused import FusedPredictor, fuse_scores, together_of
 from fgjax.methods.ghns.image_classifier import train_image_classifier
 from fgjax.methods.ghns.part_networks import train_part_networks
 from fgjax.methods.ghns.parts_classifier import build_parts_classifier, train_parts_classifier
+from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import starting_model, whole_images
 from fgjax.methods.shared.localization import Localizer, crops, localize
 from fgjax.methods.shared.objects import annotated
@@ -43,6 +44,7 @@ def run(run: Run) -> dict[str, Any]:
             "test": "A SEARCH ON THE TEST SPLIT: the fused accuracies are test-tuned",
         }[config.fusion],
         "test_split_used_for_selection": config.fusion == "test",
+        "probabilities": calibration.described(stages["fusion"].metrics),
     }
     made = stages["hard_negatives"].metrics
     made.pop("seconds_per_kept_sample")  # results.json is the same whenever the numbers are

@@ -31,6 +31,7 @@ from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
 from fgjax.methods.hdcl import in_batch
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
+from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
 from fgjax.methods.shared.predictor import WholeImagePredictor
@@ -112,6 +113,7 @@ def run(run: Run) -> dict[str, Any]:
             "batch_size": batch_size(run, config),
             "similarity": "none: classification" if config.recognition else "cosine",
             "selected_on": "nothing: the last epoch is reported",
+            **({"probabilities": calibration.described(metrics)} if config.recognition else {}),
         },
     }
 
@@ -269,6 +271,10 @@ def train_embedding(
         outputs = run.outputs(model, test, rows, batch_size=size)["logits"]
         stage.save_arrays("predictions", logits=outputs, labels=labels)
         metrics = classification.classification_metrics(outputs, labels)
+        held = run.held_out_indices
+        if len(held):
+            found = run.outputs(model, train, held, batch_size=size)["logits"]
+            metrics |= calibration.calibrate(run, found, outputs)
     else:
         found = embeddings_of(run, model, embed, test, rows, batch_size=size)
         stage.save_arrays("after", embeddings=found, labels=labels, **_centers(model))
@@ -392,7 +398,9 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"{run.workdir} was trained for retrieval and knows no classes of new images: use "
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
-    return WholeImagePredictor(run, load_network(run))
+    network = load_network(run)
+    measured = run.stages["embedding"].metrics
+    return WholeImagePredictor(run, network, temperature=measured.get("temperature", 1.0))
 
 
 def load_embedder(run: Run):

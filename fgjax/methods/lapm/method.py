@@ -29,6 +29,7 @@ from fgjax.evaluation import classification
 from fgjax.losses.common import euclidean, normalize
 from fgjax.methods.lapm.adaptive_margin import MarginEstimator, fixed_margins, kept_margins
 from fgjax.methods.lapm.running_margins import MarginNetwork, RunningMargins
+from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, starting_model
 from fgjax.methods.shared.localization import Localization, Localizer, crops, localize
 from fgjax.methods.shared.predictor import Predictor
@@ -110,6 +111,7 @@ def run(run: Run) -> dict[str, Any]:
             "boxes_used": config.objects == "annotated",
             "parts_used": config.mixing == "parts" and config.parts == "annotated",
             "selected_on": "nothing: the last epoch is reported",
+            "probabilities": calibration.described(margin.metrics),
         },
     }
 
@@ -303,6 +305,7 @@ def train_margin(
         held = run.outputs(model, train, run.held_out_indices, batch_size=size)["logits"]
         held_labels = run.dataset.train.labels[run.held_out_indices]
         metrics["held_out_top1"] = classification.classification_metrics(held, held_labels)["top1"]
+        metrics |= calibration.calibrate(run, held, logits)
     steps = max(len(run.train_indices) // training.batch_size, 1) * training.epochs
     metrics["images_forwarded"] = steps * training.batch_size * images
     stage.finish(metrics)
@@ -335,4 +338,9 @@ def load_predictor(run: Run) -> Predictor:
     config: Config = run.config.method
     classifier, objects, parts = localize(run, config, with_parts=config.mixing == "parts")
     margin = train_margin(run, config, classifier, objects, parts)
-    return Predictor(run, Localizer(run, config, classifier, parts), run.load_model(margin))
+    return Predictor(
+        run,
+        Localizer(run, config, classifier, parts),
+        run.load_model(margin),
+        temperature=margin.metrics.get("temperature", 1.0),
+    )

@@ -22,6 +22,7 @@ from fgjax.config import require
 from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
+from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
 from fgjax.methods.shared.predictor import WholeImagePredictor
@@ -29,6 +30,8 @@ from fgjax.models import layers
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
+
+_NEVER = -1e4  # the logit of a class without an image, which is never the answer
 
 
 @dataclasses.dataclass
@@ -65,7 +68,11 @@ def run(run: Run) -> dict[str, Any]:
         return {"metrics": features.metrics, "protocol": {**protocol, "similarity": "cosine"}}
     head = fit_head(run, config, features)
     chosen = f"{config.folds}-fold cross-validation on the training images"
-    return {"metrics": head.metrics, "protocol": {**protocol, "strength_chosen_by": chosen}}
+    protocol |= {
+        "strength_chosen_by": chosen,
+        "probabilities": calibration.described(head.metrics, "the folds of the cross-validation"),
+    }
+    return {"metrics": head.metrics, "protocol": protocol}
 
 
 def extract(run: Run, config: Config) -> Stage:
@@ -112,14 +119,18 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     """Stage `head`: the classifier, measured once on test."""
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     del settings["batch_size"]
-    stage = run.stage("head", after=(features,), **settings)
+    stage = run.stage("head", after=(features,), revision=2, **settings)
     if stage.done:
         return stage
     table, train, test = features.load_arrays("features"), run.dataset.train, run.dataset.test
     rows = run.train_indices
-    chosen, weights, bias = run.compute(
+    chosen, weights, bias, outside = run.compute(
         lambda: _fitted(config, table["train"][rows], train.labels[rows], run),
-        instead=lambda: (config.strengths[0], *_nothing(table["train"], run)),
+        instead=lambda: (
+            config.strengths[0],
+            *_nothing(table["train"], run),
+            np.zeros((len(rows), run.dataset.num_classes), np.float32),
+        ),
     )
     logits = {name: values @ weights + bias for name, values in table.items()}
     metrics = classification.classification_metrics(logits["test"], test.labels)
@@ -127,6 +138,9 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
         held = run.held_out_indices
         found = classification.classification_metrics(logits["train"][held], train.labels[held])
         metrics["held_out_top1"] = found["top1"]
+    own = train.labels[rows[: len(outside)]]
+    known = outside[np.arange(len(outside)), own] > _NEVER / 2  # its class was in the other folds
+    metrics |= calibration.calibrate(run, outside[known], logits["test"], labels=own[known])
     stage.save_arrays("head", weights=weights, bias=bias)
     stage.save_arrays("predictions", logits=logits["test"], labels=test.labels)
     stage.finish({**metrics, "strength": chosen})
@@ -141,36 +155,49 @@ def _nothing(table: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def _fitted(
     config: Config, features: np.ndarray, labels: np.ndarray, run: Run
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """The strength with the highest accuracy over the folds, and weights [D, K], bias [K].
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """The strength with the highest accuracy over the folds; weights [D, K], bias [K].
 
-    Among equals the stronger regularisation wins. Classes with a single image are in no test fold.
+    Besides the logits [N, K] of each image by a head of that strength that was fitted without it.
+    Among equals the stronger regularisation wins. There are no more folds than the largest class
+    has images; where it has one, a strength in the middle is taken, and there are no such logits.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    splitter = StratifiedKFold(config.folds, shuffle=True, random_state=run.seed("folds"))
-    candidates = sorted(config.strengths)
-    accuracies = np.zeros((config.folds, len(candidates)))
+    candidates, count = sorted(config.strengths), min(config.folds, np.bincount(labels).max())
+    accuracies = np.zeros((max(count, 1), len(candidates)))
+    outside = np.full((len(candidates), len(labels), run.dataset.num_classes), _NEVER, np.float32)
     with warnings.catch_warnings():
         # Small classes: a fold then lacks them. Few iterations: what is reached is what is meant.
         warnings.simplefilter("ignore")
-        folds = splitter.split(features, labels) if len(candidates) > 1 else ()
+        folds = ()
+        if count > 1:
+            splitter = StratifiedKFold(count, shuffle=True, random_state=run.seed("folds"))
+            folds = splitter.split(features, labels)
         for fold, (fitted, judged) in enumerate(folds):
             # From the stronger to the weaker, each from where the one before ended.
             model = LogisticRegression(max_iter=config.iterations, warm_start=True)
             for position, strength in enumerate(candidates):
                 model.set_params(C=strength).fit(features[fitted], labels[fitted])
-                accuracies[fold, position] = model.score(features[judged], labels[judged])
-        chosen = candidates[int(np.argmax(accuracies.mean(axis=0)))]
+                weights, bias = _full(model, features, run)
+                found = outside[position, judged] = features[judged] @ weights + bias
+                accuracies[fold, position] = np.mean(found.argmax(axis=1) == labels[judged])
+        best = int(np.argmax(accuracies.mean(axis=0))) if count > 1 else len(candidates) // 2
+        chosen = candidates[best]
         model = LogisticRegression(C=chosen, max_iter=config.iterations).fit(features, labels)
+    return float(chosen), *_full(model, features, run), outside[best][: len(labels) * (count > 1)]
+
+
+def _full(model: Any, features: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [D, K] and bias [K] of a fitted model for all classes, seen or not."""
     rows, offsets = model.coef_, model.intercept_
     if len(rows) == 1:  # of two classes there is one row, the difference of their logits
         rows, offsets = (np.concatenate([-each, each]) / 2 for each in (rows, offsets))
     weights, bias = _nothing(features, run)
-    bias[:] = -1e4  # a class without an image is never the answer
+    bias[:] = _NEVER
     weights[:, model.classes_], bias[model.classes_] = rows.T, offsets
-    return float(chosen), weights, bias
+    return weights, bias
 
 
 def load_network(run: Run) -> ProbeNetwork:
@@ -195,7 +222,9 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"{run.workdir} searched unseen classes and knows no classes of new images: use "
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
-    return WholeImagePredictor(run, load_network(run))
+    network = load_network(run)
+    measured = run.stages["head"].metrics
+    return WholeImagePredictor(run, network, temperature=measured.get("temperature", 1.0))
 
 
 def load_embedder(run: Run):

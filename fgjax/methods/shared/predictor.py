@@ -75,14 +75,18 @@ def probabilities_of(
 class Predictor(BatchedPredictor):
     """Classes, object box and part boxes, by a network on object crops."""
 
-    def __init__(self, run: Run, localizer: Localizer, model: nnx.Module):
+    def __init__(
+        self, run: Run, localizer: Localizer, model: nnx.Module, *, temperature: float = 1.0
+    ):
         super().__init__(run)
-        self._localizer, self._model = localizer, model
+        self._localizer, self._model, self._temperature = localizer, model, temperature
 
     def _predict(self, images: Images) -> list[Prediction]:
         found = self._localizer.objects(self._whole(images))
         crops = self._crops(images, found)
-        probabilities = probabilities_of(self._model, crops, classification.logits_of)
+        probabilities = probabilities_of(
+            self._model, crops, classification.logits_of, temperature=self._temperature
+        )
         parts = boxes.from_window(self._localizer.parts(crops, found), found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, parts)]
 
@@ -90,12 +94,14 @@ class Predictor(BatchedPredictor):
 class WholeImagePredictor(BatchedPredictor):
     """Classes of images by a network on whole images; the box is the image, there are no parts."""
 
-    def __init__(self, run: Run, model: nnx.Module):
+    def __init__(self, run: Run, model: nnx.Module, *, temperature: float = 1.0):
         super().__init__(run)
-        self._model = model
+        self._model, self._temperature = model, temperature
 
     def _predict(self, images: Images) -> list[Prediction]:
         whole = self._whole(images)
-        found = probabilities_of(self._model, whole, classification.logits_of)
+        found = probabilities_of(
+            self._model, whole, classification.logits_of, temperature=self._temperature
+        )
         nothing = np.zeros((0, 4), np.float32)
         return [Prediction(row, boxes.WHOLE.copy(), nothing) for row in found]
