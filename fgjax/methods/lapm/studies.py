@@ -20,6 +20,7 @@ _CUTMIX = {"method.views": "single", "method.mixing": "cutmix", "method.lambda_"
 _MIXING = {"method.lambda_": 1.0}
 _CUTMIX_SET = {"method.lambda_": 1.0, "method.mixing": "cutmix"}
 _FOUR_TIMES = {"method.margin.epochs": _epochs(4)}
+_FOUR_TIMES_THE_BATCH = {"method.margin.batch_size": lambda c: 4 * c.method.margin.batch_size}
 
 _BOXES = {"method.objects": "annotated"}
 
@@ -62,7 +63,7 @@ STUDIES = {
         "LAPM beside cross-entropy, at equal images forwarded",
         "not in the paper",
         (
-            Row("cross-entropy", {**_CROSS_ENTROPY, **_FOUR_TIMES}),
+            Row("cross-entropy", {**_CROSS_ENTROPY, **_FOUR_TIMES, **_FOUR_TIMES_THE_BATCH}),
             Row("LAPM", {}),
             Row("LAPM, objects by CAM", {"method.objects": "cam"}),
         ),
@@ -73,8 +74,7 @@ STUDIES = {
         "not in the paper",
         (
             Row("cross-entropy, equal images and steps",
-                {**_CROSS_ENTROPY, **_FOUR_TIMES,
-                 "method.margin.batch_size": lambda c: 4 * c.method.margin.batch_size}),
+                {**_CROSS_ENTROPY, **_FOUR_TIMES, **_FOUR_TIMES_THE_BATCH}),
             Row("sets mixed by true parts, λ = 1", {**_MIXING, "method.parts": "annotated"}),
             Row("LAPM, true parts", {"method.parts": "annotated"}),
         ),
