@@ -136,14 +136,55 @@ def crop(image: np.ndarray | Encoded, window: np.ndarray, size: int) -> np.ndarr
     return crop_resize(image, window, size)
 
 
+@dataclasses.dataclass(frozen=True)
+class Color:
+    """Permuted channels, a share of grey, a gain per channel and an offset."""
+
+    channels: np.ndarray
+    grey: float
+    gain: np.ndarray
+    offset: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Color":
+        """Any of them."""
+        channels, grey = rng.permutation(3), rng.uniform() ** 2
+        return cls(channels, grey, rng.uniform(0.75, 1.25, 3), rng.uniform(-15, 15))
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The image in these colours."""
+        permuted = image[..., self.channels].astype(np.float32)
+        mixed = permuted * (1 - self.grey) + permuted.mean(axis=-1, keepdims=True) * self.grey
+        shifted = mixed * self.gain.astype(np.float32) + np.float32(self.offset)
+        return np.clip(shifted, 0, 255).astype(np.uint8)
+
+
 def augment_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Permute channels, mix in grey, and draw a gain per channel and an offset."""
-    permuted = image[..., rng.permutation(3)].astype(np.float32)
-    grey = rng.uniform() ** 2
-    mixed = permuted * (1 - grey) + permuted.mean(axis=-1, keepdims=True) * grey
-    gain, offset = rng.uniform(0.75, 1.25, 3), rng.uniform(-15, 15)
-    shifted = mixed * gain.astype(np.float32) + np.float32(offset)
-    return np.clip(shifted, 0, 255).astype(np.uint8)
+    return Color.draw(rng)(image)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What an image is seen by.
+
+    Attributes:
+      window: box of the image.
+      parts: part boxes [P, 4] in the view's coordinates, after the flip.
+      flipped: left and right.
+      color: None leaves the colours.
+    """
+
+    window: np.ndarray
+    parts: np.ndarray
+    flipped: bool = False
+    color: Color | None = None
+
+    def inside(self, box: np.ndarray) -> "View":
+        """The same of a box in the view's coordinates, without parts."""
+        own = boxlib.flip(box) if self.flipped else box
+        nothing = np.zeros((0, 4), np.float32)
+        return dataclasses.replace(self, window=boxlib.from_window(own, self.window), parts=nothing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,23 +214,38 @@ class Reader:
 
         Augmented when an rng is given; with `flip` the drawn flip is turned round.
         """
+        view = self.view(index, rng, flip=flip)
+        return self.render(index, view, out=out), view.parts
+
+    def view(
+        self, index: int, rng: np.random.Generator | None = None, *, flip: bool | None = None
+    ) -> View:
+        """How image `index` is seen, as `read` says."""
         window = boxlib.WHOLE if self.windows is None else self.windows[index]
         parts = np.zeros((0, 4), np.float32) if self.parts is None else self.parts[index]
-        if rng is not None:
-            side = rng.uniform(self.augmentation.crop_scale, 1)
-            low = rng.uniform(0, 1 - side, 2)
-            inner = np.concatenate([low, low + side]).astype(np.float32)
-            window, parts = boxlib.from_window(inner, window), boxlib.to_window(parts, inner)
-        file = Encoded(self.split.source[int(index)]["image"], self.split.filenames[index])
-        image = read_window(file, window, self.size, out, banner=self.split.crop_bottom)
         if rng is None:
-            return image, parts
-        flipped = bool(rng.integers(2)) and self.augmentation.flip
-        if flipped != bool(flip):
-            image, parts = cv2.flip(image, 1, dst=image), boxlib.flip(parts)
-        if self.augmentation.color:
-            image[:] = augment_color(image, rng)
-        return image, parts
+            return View(window, parts)
+        side = rng.uniform(self.augmentation.crop_scale, 1)
+        low = rng.uniform(0, 1 - side, 2)
+        inner = np.concatenate([low, low + side]).astype(np.float32)
+        window, parts = boxlib.from_window(inner, window), boxlib.to_window(parts, inner)
+        drawn = bool(rng.integers(2)) and self.augmentation.flip
+        flipped = drawn != bool(flip)
+        color = Color.draw(rng) if self.augmentation.color else None
+        return View(window, boxlib.flip(parts) if flipped else parts, flipped, color)
+
+    def render(
+        self, index: int, view: View, *, size: int = 0, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Image `index` as it is seen, uint8 [S, S, 3]; `size` in place of the reader's."""
+        file = Encoded(self.split.source[int(index)]["image"], self.split.filenames[index])
+        banner = self.split.crop_bottom
+        image = read_window(file, view.window, size or self.size, out, banner=banner)
+        if view.flipped:
+            image = cv2.flip(image, 1, dst=image)
+        if view.color is not None:
+            image[:] = view.color(image)
+        return image
 
 
 @runtime_checkable

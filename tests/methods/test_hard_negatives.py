@@ -150,4 +150,14 @@ def test_replaced_parts_leave_the_set_nearer_than_another_image():
     assert hard_negatives.report(made, far)["hard_negatives_are_nearer"] is False
 
 
+def test_random_images_stand_beside_what_was_made():
+    made, _ = make()
+    indices = np.arange(0, len(LABELS), 2)
+    other = hard_negatives.with_random_images(made, LABELS, indices, seed=0).kept
+    assert (other.rows == other.rows[:, :1]).all() and set(other.rows.ravel()) <= set(indices)
+    assert (LABELS[other.rows[:, 0]] != other.label).all()
+    np.testing.assert_array_equal(other.reference, made.kept.reference)
+    assert len(set(other.rows[:, 0].tolist())) > 3
+
+
 # Stage 3

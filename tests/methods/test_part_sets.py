@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fgjax.config import Augmentation
-from fgjax.data.loading import Reader, crop_resize
+from fgjax.data.images import Encoded
+from fgjax.data.loading import Reader, crop_resize, read_window
 from fgjax.data.mixing import Donors
 from fgjax.methods.ghns.part_sets import PartReader, PartSets, replacement_masks
 
@@ -27,6 +28,7 @@ def test_six_masks_replace_one_or_two_of_three():
 
 
 def test_parts_are_cut_out_of_the_crop(reader):
+    reader = dataclasses.replace(reader, original=False)
     images, boxes = reader.read(5)
     whole, _ = reader.reader.read(5)
     assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
@@ -66,3 +68,64 @@ def test_a_set_depends_on_seed_and_position_alone(reader, tiny_dataset):
     one, two = (PartSets(reader, donors, seed=3)(7, 11) for _ in range(2))
     np.testing.assert_array_equal(one["image"], two["image"])
     assert not np.array_equal(one["image"], PartSets(reader, donors, seed=4)(7, 11)["image"])
+
+
+def test_parts_are_cut_from_the_original_pixels(reader, tiny_dataset):
+    """Of an image larger than the crop: sharper than the crop's, at the same place."""
+    own = dataclasses.replace(
+        reader, size=24, reader=dataclasses.replace(reader.reader, size=16, windows=None)
+    )
+    images, boxes = own.read(5)
+    file = Encoded(tiny_dataset.train.source[5]["image"])
+    for image, box in zip(images, boxes):
+        np.testing.assert_array_equal(
+            image, read_window(file, box, 24, banner=own.split.crop_bottom)
+        )
+    blurred, _ = dataclasses.replace(own, original=False).read(5)
+    edges = lambda x: np.abs(np.diff(x.astype(float), axis=2)).mean()  # noqa: E731
+    assert edges(images) > 1.2 * edges(blurred)
+
+
+def test_flips_and_crops_reach_the_parts(reader):
+    """Cut either way, the parts of an augmented view show the same."""
+    free = dataclasses.replace(
+        reader, size=32,
+        reader=dataclasses.replace(
+            reader.reader, size=128, augmentation=Augmentation(crop_scale=0.7, color=True)
+        ),
+    )  # fmt: skip
+    resized = dataclasses.replace(free, original=False)
+    for seed in range(8):
+        one, boxes = free.read(7, np.random.default_rng(seed))
+        other, same = resized.read(7, np.random.default_rng(seed))
+        np.testing.assert_array_equal(boxes, same)
+        difference = np.abs(one.astype(float) - other).mean(axis=(1, 2, 3))
+        assert (difference < 12).all(), seed
+
+
+def test_sets_are_of_several_images_of_their_class(reader, tiny_dataset):
+    """Both kinds: no part shares its crop and colours with another, whichever image it is of."""
+    split, seen = tiny_dataset.train, []
+
+    class Spy:
+        def __init__(self):
+            self.split = split
+
+        def read(self, index, rng):
+            seen.append(index)
+            return np.full((3, 4, 4, 3), index % 251, np.uint8), None
+
+    donors = Donors(split.labels, np.arange(len(split)))
+    for position in range(40):
+        seen.clear()
+        example = PartSets(Spy(), donors, seed=3, several=True)(position, 11)
+        shown = example["image"][:, 0, 0, 0]
+        assert len(set(shown.tolist())) == 3  # classes have four images here
+        kept = example["labels"] == split.labels[11]
+        assert kept.all() != bool(example["is_shuffled"])
+        for part in range(3):
+            assert (
+                int(split.labels[seen[[s % 251 for s in seen].index(shown[part])]])
+                == (example["labels"][part])
+            )
+        assert 11 in seen and example["label"] == split.labels[11]

@@ -16,15 +16,22 @@ class Config(Localization):
     beta: float = 0.8  # of L_triplet; 1 on DeepFashion
     gamma: float = 1.0  # of L_adv; 0.5 on DeepFashion
     margin: float = 0.2  # m of Eq. 1, between unit vectors; the paper gives none
-    # The paper's D is linear (0), which cannot learn the task: its logit is a sum over parts, and
-    # each part by itself looks the same in both kinds of sets. A hidden layer of this width can.
-    discriminator_hidden: int = 0
+    # A linear D (0) cannot learn the task: its logit is a sum over parts, and each part by itself
+    # looks the same in both kinds of sets. "Mapping network and discriminator" may have a layer.
+    discriminator_hidden: int = 128
+    several: bool = added(True, before=False)  # a set's own parts are of several images of a class
+    original_pixels: bool = added(True, before=False)  # parts are not cut from the resized crop
     reverse_gradient: bool = False  # a min-max game for L_adv, which the paper does not describe
     per_class: int = 4  # images of each class in a batch, so that there are triplets
     # 3.2, stage 2
     tau: float = 0.95  # FilterNet's probability from which a candidate is kept
     hard_negatives: int = 200  # per class; 150 on CUB and DeepFashion; Fig. 4
     max_attempts: int = 100_000  # candidates of a class after which it goes with fewer
+    # What n⁺ is: filtered candidates | unfiltered ones | random images of other classes.
+    negatives: str = added("filtered", before="filtered")
+    # Part features of unit length in the filter, the candidates and the frozen head: of long ones a
+    # filter is sure of nearly everything, and τ decides nothing.
+    unit_features: bool = added(True, before=False)
     # 3.3, stage 3
     extractors: str = "finetuned"  # finetuned (n⁺ forwarded with r, p and n) | frozen (cached)
     embedding: int = 512  # width of the layer that frozen features pass
@@ -59,6 +66,7 @@ class Config(Localization):
         """Refuse what cannot work."""
         super().validate()
         one_of("extractors", self.extractors, "finetuned", "frozen")
+        one_of("negatives", self.negatives, "filtered", "unfiltered", "random")
         one_of("object_windows", self.object_windows, "found", "annotated")
         one_of("fusion", self.fusion, "held_out", "stacked", "preset", "test")
         for name in ("alpha", "beta", "gamma", "margin", "hard_negatives", "discriminator_hidden"):

@@ -65,26 +65,34 @@ def train_filter(run: Run, training: Training, networks: Stage) -> Stage:
     stream = loading.stream(
         run.train_indices, CachedFeatures(features, labels), seed=run.seed("filter")
     )
-    run.train(stage, model, filter_loss, stream, training)
-    stage.save_model(model)
-    metrics = {}
-    if len(held):
+
+    def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
+        del epoch
         logits = run.compute(
             lambda: np.asarray(model(jnp.asarray(features[held].reshape(len(held), -1)))),
             instead=lambda: np.zeros((len(held), run.dataset.num_classes), np.float32),
         )
-        metrics["held_out_top1"] = classification_metrics(logits, labels[held])["top1"]
-    stage.finish(metrics)
+        return {"held_out_top1": classification_metrics(logits, labels[held])["top1"]}
+
+    evaluator = evaluate if len(held) else None
+    run.train(stage, model, filter_loss, stream, training, evaluator=evaluator)
+    stage.save_model(model)
+    stage.finish(evaluate(model, training.epochs) if evaluator else {})
     return stage
 
 
 def make_hard_negatives(
-    run: Run, networks: Stage, filter_net: Stage, *, tau: float, wanted: int, max_attempts: int
-) -> Stage:
-    """Recipes of the kept samples as the artifact `kept`, and what the generator did."""
+    run: Run, networks: Stage, filter_net: Stage, *, tau: float, wanted: int, max_attempts: int,
+    negatives: str = "filtered",
+) -> Stage:  # fmt: skip
+    """Recipes of the kept samples as the artifact `kept`, and what the generator did.
+
+    With `negatives` "unfiltered" the first candidates are kept, whatever the filter thinks of them;
+    with "random" they are whole images of other classes.
+    """
     stage = run.stage(
         "hard_negatives", after=(networks, filter_net), tau=tau, hard_negatives=wanted,
-        max_attempts=max_attempts,
+        max_attempts=max_attempts, negatives=negatives,
     )  # fmt: skip
     if stage.done:
         return stage
@@ -96,11 +104,16 @@ def make_hard_negatives(
         lambda: hard_negatives.generate(
             run.key("hard_negatives"), features, labels, run.train_indices,
             model.kernel[...], model.bias[...],
-            wanted=wanted, threshold=tau, max_attempts=max_attempts,
+            wanted=wanted, threshold=tau if negatives == "filtered" else -1.0,
+            max_attempts=max_attempts,
         ),
         instead=lambda: hard_negatives.as_many_as_wanted(labels, features.shape[1], wanted),
     )  # fmt: skip
     seconds = time.monotonic() - began
+    if negatives == "random":
+        made = hard_negatives.with_random_images(
+            made, labels, run.train_indices, seed=run.seed("hard_negatives", "random")
+        )
     kept, each = made.kept, np.bincount(made.kept.label, minlength=run.dataset.num_classes)
     short = {run.dataset.class_names[k]: int(n) for k, n in enumerate(each)
              if n < wanted}  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fgjax.data.loading import crop_resize
+from fgjax.data.loading import crop
 from fgjax.evaluation import classification, fusion
 from fgjax.evaluation.calibration import fit_temperature
 from fgjax.localization import boxes
@@ -140,6 +140,7 @@ class FusedPredictor(BatchedPredictor):
       object_: of objects.
       parts: of part images.
       part_image_size: in pixels.
+      original_pixels: whether parts are cut from the images and not from the objects' crops.
       together: fuses scores [C, B, K] to [B, K].
       temperatures: of the classifiers.
     """
@@ -153,12 +154,13 @@ class FusedPredictor(BatchedPredictor):
         parts: PartsClassifier,
         *,
         part_image_size: int,
+        original_pixels: bool,
         together: Callable[[np.ndarray], np.ndarray],
         temperatures: np.ndarray,
     ):
         super().__init__(run)
         self._localizer, self._together, self._part_size = localizer, together, part_image_size
-        self._temperatures = temperatures
+        self._original, self._temperatures = original_pixels, temperatures
         self._models = ((original, classification.logits_of), (object_, classification.logits_of),
                         (parts, parts_logits))  # fmt: skip
 
@@ -167,9 +169,11 @@ class FusedPredictor(BatchedPredictor):
         found = self._localizer.objects(whole)
         crops = self._crops(images, found)
         parts = self._localizer.parts(crops, found)
+        placed = boxes.from_window(parts, found[:, None])
+        cut = (images, placed) if self._original else (crops, parts)
         part_images = np.stack([
-            np.stack([crop_resize(crop, box, self._part_size) for box in part_boxes])
-            for crop, part_boxes in zip(crops, parts)
+            np.stack([crop(image, box, self._part_size) for box in part_boxes])
+            for image, part_boxes in zip(*cut)
         ])  # fmt: skip
         scores = [
             probabilities_of(model, pixels, outputs_of, temperature=temperature)
@@ -178,5 +182,4 @@ class FusedPredictor(BatchedPredictor):
             )
         ]
         probabilities = self._together(np.stack(scores))
-        placed = boxes.from_window(parts, found[:, None])
         return [Prediction(*fields) for fields in zip(probabilities, found, placed)]

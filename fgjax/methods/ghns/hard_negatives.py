@@ -186,6 +186,20 @@ def generate(
     return Generation(store.recipes(), tried, accepted, examples)
 
 
+def with_random_images(
+    made: Generation, labels: np.ndarray, indices: np.ndarray, *, seed: int
+) -> Generation:
+    """The same references, but each recipe is one whole image of another class."""
+    rng, kept = np.random.default_rng(seed), made.kept
+    rows = np.empty(len(kept), np.int32)
+    for label in np.unique(kept.label):
+        own = kept.label == label
+        rows[own] = rng.choice(indices[labels[indices] != label], int(own.sum()))
+    parts = kept.rows.shape[1]
+    other = dataclasses.replace(kept, rows=np.repeat(rows[:, None], parts, axis=1))
+    return dataclasses.replace(made, kept=other)
+
+
 def as_many_as_wanted(labels: np.ndarray, parts: int, wanted: int) -> Generation:
     """What a generator leaves that finds all it looks for, without looking."""
     classes = np.unique(labels)

@@ -50,7 +50,12 @@ def run(run: Run) -> dict[str, Any]:
     made.pop("seconds_per_kept_sample")  # results.json is the same whenever the numbers are
     localization = {**stages["objects"].metrics, **stages["parts"].metrics}
     return {
-        "metrics": {**stages["fusion"].metrics, "generation": made, "localization": localization},
+        "metrics": {
+            **stages["fusion"].metrics,
+            "generation": made,
+            "localization": localization,
+            "stages": {name: stages[name].metrics for name in ("part_networks", "filter")},
+        },
         "protocol": protocol,
     }
 
@@ -94,6 +99,7 @@ def enrich(run: Run, config: Config, networks: Stage) -> Stage:
         tau=config.tau,
         wanted=config.hard_negatives,
         max_attempts=config.max_attempts,
+        negatives=config.negatives,
     )
 
 
@@ -156,6 +162,7 @@ def load_predictor(run: Run) -> FusedPredictor:
         run.load_model(stages["object_classifier"]),
         model,
         part_image_size=config.part_image_size,
+        original_pixels=config.original_pixels,
         together=together,
         temperatures=temperatures,
     )

@@ -67,6 +67,10 @@ PAPER = Paper(
         Place("Fig. 4", "number of hard negatives", ("figure4",)),
     ),
     tables=(
+        Place("Table 1", "CUB-200-2011", ("table1",)),
+        Place("Table 2", "Stanford Cars", ("table2",)),
+        Place("Table 3", "FGVC-Aircraft", ("table3",)),
+        Place("Table 4", "DeepFashion", ("table4", "table4_top5")),
         Place("Table 5", "losses of stage 1", ("table5",)),
         Place("Table 6", "each classifier, each pair, and all", ("table6",)),
     ),

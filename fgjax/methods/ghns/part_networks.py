@@ -68,10 +68,22 @@ class PartNetworks(nnx.Module):
         }
 
 
-def part_outputs(model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
-    """Features and logits of each part, for `classification.iterate`."""
-    outputs = model(batch["image"])
-    return {"features": outputs["features"], "logits": outputs["logits"]}
+@dataclasses.dataclass(frozen=True)
+class PartOutputs:
+    """Features, of unit length where that is wished, and logits of each part."""
+
+    unit: bool = False
+
+    def __call__(self, model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
+        outputs = model(batch["image"])
+        features = normalize(outputs["features"]) if self.unit else outputs["features"]
+        return {"features": features, "logits": outputs["logits"]}
+
+
+def told_sets(model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
+    """Whether the discriminator is right about each set."""
+    told = jnp.argmax(model(batch["image"])["shuffled"], axis=-1) > 0
+    return {"right": told == (batch["is_shuffled"] > 0)}
 
 
 def features_of(
@@ -80,12 +92,13 @@ def features_of(
     reader: PartReader,
     *,
     batch_size: int,
+    unit: bool = False,
 ) -> dict[str, np.ndarray]:
     """`features` [N, P, D] and `logits` [N, P, K] of a split's images."""
     count = len(reader.split)
     found: dict[str, np.ndarray] = {}
     for outputs, here in run.iterate(
-        model, reader, np.arange(count), batch_size=batch_size, outputs_of=part_outputs
+        model, reader, np.arange(count), batch_size=batch_size, outputs_of=PartOutputs(unit)
     ):
         for name, values in outputs.items():
             if name not in found:
@@ -142,8 +155,8 @@ def part_readers(
 ) -> tuple[PartReader, PartReader]:
     """Readers of the part images of both splits."""
     train, test = crops(run, objects, parts)
-    size = config.part_image_size
-    return PartReader(train, size), PartReader(test, size)
+    size, original = config.part_image_size, config.original_pixels
+    return PartReader(train, size, original), PartReader(test, size, original)
 
 
 def part_count(run: Run, config: Config) -> int:
@@ -177,7 +190,8 @@ def train_part_networks(
 ) -> Stage:
     """Stage 1; leaves the features of all images as the artifact `features`."""
     names = ("alpha", "beta", "gamma", "margin", "discriminator_hidden", "reverse_gradient",
-             "per_class", "part_image_size")  # fmt: skip
+             "per_class", "part_image_size", "several", "original_pixels",
+             "unit_features")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     training = config.part_networks
     stage = run.stage("part_networks", training, after=(classifier, objects, parts), revision=2,
@@ -189,7 +203,7 @@ def train_part_networks(
     backbones = [starting_model(run, classifier) for _ in range(count)]
     model = build_part_networks(run, config, backbones)
     donors = Donors(run.dataset.train.labels, run.train_indices)
-    sets = PartSets(train, donors, run.seed("part_networks"))
+    sets = PartSets(train, donors, run.seed("part_networks"), config.several)
     run.train(
         stage,
         model,
@@ -197,10 +211,13 @@ def train_part_networks(
         class_stream(anchor_batches(run, config, training, "part_networks"), sets),
         training,
         images_per_example=count,
+        evaluator=_evaluator(run, train, training.batch_size, several=config.several),
     )
     stage.save_model(model)
     found = {
-        name: features_of(run, model, reader, batch_size=training.batch_size)
+        name: features_of(
+            run, model, reader, batch_size=training.batch_size, unit=config.unit_features
+        )
         for name, reader in (("train", train), ("test", test))
     }
     stage.save_arrays("features", **{name: arrays["features"] for name, arrays in found.items()})
@@ -211,6 +228,28 @@ def train_part_networks(
         metrics["held_out_top1"] = _top1(logits, labels[held])
     stage.finish(metrics)
     return stage
+
+
+def _evaluator(run: Run, reader: PartReader, batch_size: int, *, several: bool):
+    """The mean logits' accuracy and the discriminator's on held-out images; None without any."""
+    held, labels = run.held_out_indices, reader.split.labels
+    if not len(held):
+        return None
+    # Their own sets; donors of other classes may train, but no set has been seen as it is.
+    sets = PartSets(reader, Donors(labels, held), run.seed("held_out_sets"), several)
+    mixed = len(np.unique(labels[held])) > 1
+
+    def evaluate(model: PartNetworks, epoch: int) -> dict[str, float]:
+        del epoch
+        options = {"batch_size": batch_size}
+        found = run.outputs(model, reader, held, outputs_of=PartOutputs(), **options)
+        metrics = {"held_out_top1": _top1(mean_logits(found["logits"]), labels[held])}
+        if mixed:
+            told = run.outputs(model, sets, held, outputs_of=told_sets, **options)
+            metrics["held_out_shuffle_accuracy"] = float(np.mean(told["right"]))
+        return metrics
+
+    return evaluate
 
 
 def _top1(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -25,10 +25,12 @@ class PartReader:
     Attributes:
       reader: of object crops with part boxes.
       size: S, the side of a part image in pixels.
+      original: cut parts from the image's own pixels, and not from the resized crop.
     """
 
     reader: Reader
     size: int
+    original: bool = True
 
     @property
     def split(self) -> Split:
@@ -39,9 +41,13 @@ class PartReader:
         self, index: int, rng: np.random.Generator | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Parts uint8 [P, S, S, 3] and their boxes [P, 4]; augmented when an rng is given."""
-        image, boxes = self.reader.read(index, rng)
-        inside = np.clip(boxes, 0, 1)  # a random crop may leave a part half outside
-        return np.stack([crop_resize(image, box, self.size) for box in inside]), boxes
+        view = self.reader.view(index, rng)
+        inside = np.clip(view.parts, 0, 1)  # a random crop may leave a part half outside
+        if not self.original:
+            image = self.reader.render(index, view)
+            return np.stack([crop_resize(image, box, self.size) for box in inside]), view.parts
+        images = [self.reader.render(index, view.inside(box), size=self.size) for box in inside]
+        return np.stack(images), view.parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +56,20 @@ class PartSets:
 
     A shuffled set has some, not all, of its parts from images of other classes; each part keeps
     the label of the image that it comes from.
+
+    Attributes:
+      reader: of part images.
+      donors: draws the other images.
+      seed: decides everything together with the position.
+      several: the other parts of both kinds of sets are of several images of the class, as far as
+        it has them, each in its own crop and colours. Of one image, they would share both, and
+        parts that do not would be known as shuffled by their colours alone.
     """
 
     reader: PartReader
     donors: Donors
     seed: int
+    several: bool = False
 
     def __call__(self, position: int, index: int) -> Example:
         """Image uint8 [P, S, S, 3], labels int32 [P], is_shuffled float32, label, index."""
@@ -62,6 +77,10 @@ class PartSets:
         split = self.reader.split
         images, _ = self.reader.read(index, rng)
         labels = np.full(len(images), split.labels[index], np.int32)
+        if self.several:
+            own = [index, *self.donors.same(index, len(images) - 1, rng)]
+            for part, row in zip(rng.permutation(len(images))[1:], own[1:]):
+                images[part] = self.reader.read(row, rng)[0][part]
         shuffled = bool(rng.integers(2))
         if shuffled:
             masks = replacement_masks(len(images))

@@ -49,14 +49,15 @@ class PartsHead(nnx.Module):
 
 
 class PartsClassifier(nnx.Module):
-    """Part networks with the head."""
+    """Part networks with the head, which gets features of unit length where `unit` says so."""
 
-    def __init__(self, networks: PartNetworks, head: PartsHead):
-        self.networks, self.head = networks, head
+    def __init__(self, networks: PartNetworks, head: PartsHead, *, unit: bool = False):
+        self.networks, self.head, self.unit = networks, head, unit
 
     def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Part features [B, P, D] of part images [B, P, S, S, 3]."""
-        return self.networks(images, key=key)["features"]
+        features = self.networks(images, key=key)["features"]
+        return normalize(features) if self.unit else features
 
 
 def parts_logits(model: PartsClassifier, batch: Example) -> dict[str, jax.Array]:
@@ -214,6 +215,7 @@ def train_parts_classifier(
             ),
         ),
         training,
+        evaluator=_evaluator(run, features if frozen else None, train, size),
         images_per_example=1 if frozen else 2 * part_count(run, config),
     )
     stage.save_model(model)
@@ -227,6 +229,28 @@ def train_parts_classifier(
     return stage
 
 
+def _evaluator(run: Run, features: np.ndarray | None, reader: PartReader, batch_size: int):
+    """Accuracy on the held-out images, of cached features or of part images; None without any."""
+    held, labels = run.held_out_indices, run.dataset.train.labels
+    if not len(held):
+        return None
+    cached = None if features is None else features[held]
+
+    def evaluate(model, epoch: int) -> dict[str, float]:
+        del epoch
+        if cached is not None:
+            logits = run.compute(
+                lambda: np.asarray(model(jnp.asarray(cached))),
+                instead=lambda: np.zeros((len(held), run.dataset.num_classes), np.float32),
+            )
+        else:
+            options = {"batch_size": batch_size, "outputs_of": parts_logits}
+            logits = run.outputs(model, reader, held, **options)["logits"]
+        return {"held_out_top1": float(np.mean(logits.argmax(axis=1) == labels[held]))}
+
+    return evaluate
+
+
 def build_parts_classifier(run: Run, config: Config, networks: Stage) -> PartsClassifier:
     """Stage 1's networks under a new head."""
     extractors = load_part_networks(run, config, networks)
@@ -237,4 +261,4 @@ def build_parts_classifier(run: Run, config: Config, networks: Stage) -> PartsCl
         embedding=config.embedding if config.extractors == "frozen" else 0,
         rngs=nnx.Rngs(run.key("parts_classifier")),
     )
-    return PartsClassifier(extractors, head)
+    return PartsClassifier(extractors, head, unit=config.unit_features)
