@@ -57,8 +57,8 @@ def small(config: Config, *, demo: bool) -> None:
     method.crop_size, method.pyramid_width = 64, 64
     method.classifier = presets.adamw(3, 1e-3)
     method.pretrain = presets.adamw(5, 1e-3)
-    method.navigator = presets.adamw(2, 1e-3)
-    method.enhance = presets.adamw(3, 1e-3)
+    method.navigator = presets.adamw(1, 1e-3)
+    method.enhance = presets.adamw(2, 2e-4)
 
 
 PRESETS = {

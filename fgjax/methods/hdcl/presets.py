@@ -58,7 +58,7 @@ def recognition(config: Config, *, demo: bool) -> None:
 def small(config: Config, *, demo: bool) -> None:
     """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
     presets.small(config, demo=demo)
-    config.method.embedding = presets.adamw(5, 3e-4, batch_size=60)
+    config.method.embedding = presets.adamw(2, 3e-5, batch_size=60)
 
 
 _DATASETS = ("fgvc_aircraft", "cub", "cars", "dogs", "flowers", "pets", "folder")
