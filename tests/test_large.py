@@ -112,6 +112,10 @@ CASES = {
         # float32's Gram matrix adds rounding to the sum of singular values: 0.3 % of the rank here.
         alarm, large.collapse, rows(1), batch=1024, small=None, draw=spread, tolerance=5e-3,
     ),
+    "proxy_anchor_loss": Large(
+        lambda x, p, y: losses.proxy_anchor_loss(x, y, p), large.proxy_anchor,
+        lambda b: [(b, D), (32, D)], lambda b: (labels_of(b) % 32,),
+    ),
     "contrastive_loss": labelled("contrastive_loss", large.contrastive),
     "cosine_triplet_loss": Large(losses.cosine_triplet_loss, large.cosine_triplet, rows(3)),
     "decorrelation": Large(losses.decorrelation, large.decorrelation, lambda b: [(D, b // 4)]),

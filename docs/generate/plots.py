@@ -210,6 +210,15 @@ PLOTS = {
             )
         },
     ),
+    "proxy_anchor_loss": Plot(
+        "angle of the image to its own proxy; the other proxy stands at a right angle",
+        0.01, np.pi,
+        {
+            "": lambda t: losses.proxy_anchor_loss(
+                _direction(t)[None], jnp.array([0]), jnp.eye(2), alpha=8.0
+            )
+        },
+    ),
     "hdcl_loss": Plot(
         "angle of the other class's centre; own centre at 0, image at 0.3, logits 4 cos",
         0.01, np.pi, {"": _hdcl},

@@ -29,6 +29,7 @@ from fgjax.losses.margin import (
     positive_relationship,
 )
 from fgjax.losses.parts import part_distance, part_diversity
+from fgjax.losses.proxy import proxy_anchor_loss
 from fgjax.losses.ranking import ranking_loss
 from fgjax.losses.softmax import (
     centralized_ranking_loss,
@@ -73,6 +74,7 @@ __all__ = [
     "part_diversity",
     "pddm_quadruplet_loss",
     "positive_relationship",
+    "proxy_anchor_loss",
     "quadruplet_loss",
     "ranking_loss",
     "shuffle_loss",

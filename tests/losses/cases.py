@@ -24,6 +24,7 @@ def margins() -> losses.PairMargins:
 
 LABELS = np.array([0, 0, 1, 1, 2, 2, 0, 3], np.int32)
 PARENTS = np.array([0, 0, 1, 1], np.int32)
+PROXIES = np.random.default_rng(5).normal(size=(4, 5)).astype(np.float32)
 SIGNS = np.array([1, 0, 1, 0, 1, 0, 0, 1], np.int32)
 
 
@@ -81,6 +82,7 @@ IN_BATCH = [
         "histogram": losses.histogram_loss,
         "facility_location": losses.facility_location_loss,
         "pddm": lambda x, y: losses.pddm_quadruplet_loss(x, y, x @ x.T),
+        "proxy_anchor": lambda x, y: losses.proxy_anchor_loss(x, y, jnp.asarray(PROXIES, x.dtype)),
     }.items()
 ]
 ALL = TUPLES + IN_BATCH

@@ -42,6 +42,7 @@ CASES = [(getattr(losses, name), (A, LABELS), defaults) for name, defaults in IN
     (losses.part_diversity, (MAPS,), {"margin": 0.02}),
     (losses.hdcl_loss, (A, LABELS, B), {"top_k": 2, "decorrelation_weight": 0.1}),
     (losses.centralized_ranking_loss, (A, LABELS, B), {"margin": 0.5}),
+    (losses.proxy_anchor_loss, (A, LABELS, B), {"alpha": 32.0, "margin": 0.1}),
     (negative_relationship, (A, B, C, D), {"alpha": 1.0, "additional_term": True}),
     (losses.lapm_loss, (*abs(rows(5, 3, 8)), LABELS % 2), {"lambda_": 0.75}),
     (common.normalize, (A * 1e-6,), {"epsilon": 1e-12}),

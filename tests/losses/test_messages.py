@@ -26,9 +26,12 @@ def refusal(call):
     return str(found.value)
 
 
-@pytest.mark.parametrize("name", [*IN_BATCH, "pddm_quadruplet_loss"])
+MORE = {"pddm_quadruplet_loss": {"similarities": SCORES}, "proxy_anchor_loss": {"proxies": X}}
+
+
+@pytest.mark.parametrize("name", [*IN_BATCH, *MORE])
 def test_in_batch_losses_want_rows_and_integer_labels(name):
-    more = {"similarities": SCORES} if name == "pddm_quadruplet_loss" else {}
+    more = MORE.get(name, {})
     call = lambda x, y: getattr(losses, name)(x, y, **more)  # noqa: E731
     assert refusal(lambda: call(ONE, Y)) == (
         f"{name}: embeddings has shape (3,), but must have rank 2."
@@ -66,6 +69,8 @@ NOT_NEGATIVE = [
     ("hdcl_loss", "decorrelation_weight", lambda **o: losses.hdcl_loss(X, Y, X, **o)),
     ("centralized_ranking_loss", "margin",
      lambda **o: losses.centralized_ranking_loss(X, Y, X, **o)),
+    *(("proxy_anchor_loss", option, lambda **o: losses.proxy_anchor_loss(X, Y, X, **o))
+      for option in ("alpha", "margin")),
     ("multi_level_loss", "parent_weight",
      lambda **o: losses.multi_level_loss(X, X, Y, np.zeros(3, int), **o)),
     *(("pddm_quadruplet_loss", option,

@@ -80,6 +80,8 @@ def test_one_class_or_no_positive_pair(case, labels):
 
 @in_batch
 def test_a_single_row_is_nothing(case):
+    if case.name == "proxy_anchor":  # to its proxies it is something
+        return
     x = jnp.ones((1, 5))
     value, gradient = jax.value_and_grad(lambda x: case.call(x, np.zeros(1, np.int32)))(x)
     assert float(value) == 0

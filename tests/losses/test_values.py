@@ -165,6 +165,15 @@ def test_baselines_match_their_definitions(name, seed, batch, classes):
 
 
 @quick
+@given(seeds, st.integers(2, 9), st.integers(1, 5))
+def test_proxy_anchor_matches_its_definition(seed, batch, classes):
+    x, proxies = draw(seed, (batch, 4), (5, 4))
+    y = labels_of(seed, batch, classes)
+    found = losses.proxy_anchor_loss(x, y, proxies)
+    np.testing.assert_allclose(found, baselines.proxy_anchor(x, y, proxies), rtol=1e-4, atol=1e-5)
+
+
+@quick
 @given(seeds, st.integers(2, 8))
 def test_pddm_matches_its_definition(seed, batch):
     x, s = draw(seed, (batch, 4), (batch, batch))

@@ -25,6 +25,19 @@ def contrastive(x, y, margin=1.0):
     return sum(sum(terms) / len(terms) for terms in (pull, push) if terms) / 2
 
 
+def proxy_anchor(x, y, proxies, alpha=32.0, margin=0.1):
+    """Kim et al. 2020, Eq. 4, proxy by proxy."""
+    cosine = lambda a, b: float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))  # noqa: E731
+    pull, push = [], []
+    for k, p in enumerate(np.asarray(proxies, np.float64)):
+        own = [cosine(x[i], p) for i in range(len(y)) if y[i] == k]
+        other = [cosine(x[i], p) for i in range(len(y)) if y[i] != k]
+        if own:
+            pull.append(math.log1p(sum(math.exp(-alpha * (s - margin)) for s in own)))
+        push.append(math.log1p(sum(math.exp(alpha * (s + margin)) for s in other)))
+    return sum(pull) / max(len(pull), 1) + sum(push) / len(push)
+
+
 def lifted(x, y, margin=1.0):
     pairs = [p for p in itertools.combinations(range(len(y)), 2) if y[p[0]] == y[p[1]]]
     total = 0.0

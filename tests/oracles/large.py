@@ -56,6 +56,13 @@ def centralized_ranking(f, c, y, margin=0.5):
     return (relu(margin + own - d) * (np.arange(len(c)) != y[:, None])).sum(axis=1)
 
 
+def proxy_anchor(x, p, y, alpha=32.0, margin=0.1):
+    cosines, own = unit(x) @ unit(p).T, y[:, None] == np.arange(len(p))
+    pull = np.log1p((np.exp(-alpha * (cosines - margin)) * own).sum(axis=0))
+    push = np.log1p((np.exp(alpha * (cosines + margin)) * ~own).sum(axis=0))
+    return pull[own.any(axis=0)].mean() + push.mean()
+
+
 def pairwise_margin(a, b, s, margin):
     d = euclidean(a, b)
     return np.where(s == 1, d, relu(margin - d))

@@ -40,7 +40,8 @@ from fgjax.training import sharding
 from fgjax.training.run import Run, Stage
 
 CENTERED = ("hdcl", "dgcrl")  # class centres that are weights
-LOSSES = (*CENTERED, "crl", "scda", *in_batch.LOSSES)
+PROXY = "proxy_anchor"  # the strongest simple loss with centres; not in the paper
+LOSSES = (*CENTERED, "crl", "scda", *in_batch.LOSSES, PROXY)
 
 
 @dataclasses.dataclass
@@ -56,7 +57,7 @@ class Config:
     centers: str = added("class_means", before="random")
     warmup_epochs: int = 0  # of softmax before HCL; section 5.3 recommends some for recognition
     anneal_epochs: int = added(0, before=0)  # after them, in which K̂ falls from all classes
-    # Dimensions of a linear layer that the in-batch losses learn and search by; 0: none. Pooled
+    # Dimensions of a linear layer that these losses and Proxy-Anchor search by; 0: none. Pooled
     # features are not negative, so that no cosine of two of them could be.
     width: int = added(512, before=0)
     wsl: bool = False  # pool the salient places alone at test (CRL-WSL, Table 1's CRL row)
@@ -133,13 +134,11 @@ class EmbeddingNetwork(nnx.Module):
         self.backbone = backbone
         self.head, self.linear = nnx.data(None), nnx.data(None)
         width = backbone.features
-        if config.loss in in_batch.LOSSES and config.width:
+        if config.loss in (*in_batch.LOSSES, PROXY) and config.width:
             width = config.width
             self.linear = layers.Linear(backbone.features, width, rngs=rngs)
-        if config.loss in CENTERED and not config.recognition:
-            self.head = CenterHead(
-                backbone.features, backbone.num_classes, alpha=config.alpha, rngs=rngs
-            )
+        if config.loss in (*CENTERED, PROXY) and not config.recognition:
+            self.head = CenterHead(width, backbone.num_classes, alpha=config.alpha, rngs=rngs)
         elif config.loss == "pddm":
             self.head = PairSimilarity(width, rngs=rngs)
 
@@ -214,6 +213,11 @@ class EmbeddingLoss:
                 margin=0.5 if config.margin < 0 else config.margin,
             )
             return jnp.mean(each), metrics
+        if config.loss == PROXY and isinstance(model.head, CenterHead):
+            proxies = model.head.centers().T
+            kept = jnp.asarray(self.trained) if self.trained else jnp.arange(len(proxies))
+            own = jnp.searchsorted(kept, labels)
+            return losses.proxy_anchor_loss(features, own, proxies[kept]), metrics
         margin = None if config.margin < 0 else config.margin
         head = model.head if isinstance(model.head, PairSimilarity) else None
         loss = in_batch.loss_of(config.loss, features, labels, margin=margin, head=head)
