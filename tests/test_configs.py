@@ -140,7 +140,7 @@ def prepared(tmp_path_factory):
 def test_from_archive_to_result(name, method, prepared, tmp_path):
     config = load(name, method)
     shrink_in_place(config.method)
-    config.backbone, config.pretrained = "resnet_small", ""
+    config.backbone, config.pretrained = "tests.tiny:Net", ""
     config.data.data_dir, config.data.image_size, config.data.workers = str(prepared), 32, 0
     config.data.held_out = 0.34 if method in ("ghns", "ccfr") else 0.0
     if name == "folder":

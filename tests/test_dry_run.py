@@ -232,6 +232,7 @@ def command(*words, cwd, code=0):
     return done
 
 
+@pytest.mark.slow
 def test_four_devices_on_a_machine_with_one(tmp_path):
     done = command("--config=pets:hdcl,recognition", "--devices=4", cwd=tmp_path)
     assert "each of 4 simulated cpu" in done.stdout

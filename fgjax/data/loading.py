@@ -20,6 +20,7 @@ from absl import flags
 from fgjax.config import Augmentation, Data
 from fgjax.data.datasets import Split
 from fgjax.data.images import Encoded, decode, frame_of
+from fgjax.data.views import Color, View
 from fgjax.localization import boxes as boxlib
 
 Example = dict[str, Any]
@@ -134,57 +135,6 @@ def crop(image: np.ndarray | Encoded, window: np.ndarray, size: int) -> np.ndarr
     if isinstance(image, Encoded):
         return read_window(image, window, size)
     return crop_resize(image, window, size)
-
-
-@dataclasses.dataclass(frozen=True)
-class Color:
-    """Permuted channels, a share of grey, a gain per channel and an offset."""
-
-    channels: np.ndarray
-    grey: float
-    gain: np.ndarray
-    offset: float
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> "Color":
-        """Any of them."""
-        channels, grey = rng.permutation(3), rng.uniform() ** 2
-        return cls(channels, grey, rng.uniform(0.75, 1.25, 3), rng.uniform(-15, 15))
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The image in these colours."""
-        permuted = image[..., self.channels].astype(np.float32)
-        mixed = permuted * (1 - self.grey) + permuted.mean(axis=-1, keepdims=True) * self.grey
-        shifted = mixed * self.gain.astype(np.float32) + np.float32(self.offset)
-        return np.clip(shifted, 0, 255).astype(np.uint8)
-
-
-def augment_color(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Permute channels, mix in grey, and draw a gain per channel and an offset."""
-    return Color.draw(rng)(image)
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """What an image is seen by.
-
-    Attributes:
-      window: box of the image.
-      parts: part boxes [P, 4] in the view's coordinates, after the flip.
-      flipped: left and right.
-      color: None leaves the colours.
-    """
-
-    window: np.ndarray
-    parts: np.ndarray
-    flipped: bool = False
-    color: Color | None = None
-
-    def inside(self, box: np.ndarray) -> "View":
-        """The same of a box in the view's coordinates, without parts."""
-        own = boxlib.flip(box) if self.flipped else box
-        nothing = np.zeros((0, 4), np.float32)
-        return dataclasses.replace(self, window=boxlib.from_window(own, self.window), parts=nothing)
 
 
 @dataclasses.dataclass(frozen=True)

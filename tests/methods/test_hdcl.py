@@ -17,6 +17,7 @@ from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
 from fgjax.methods import hdcl
+from fgjax.methods.hdcl.centers import annealed
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
 from fgjax.methods.shared.embedding import Embed
 from tests import finished, tiny
@@ -134,9 +135,9 @@ def test_the_objective_is_eq_11():
 
 def test_k_hat_falls_from_all_classes_and_is_logged():
     config = hdcl.Config(top_k=2, warmup_epochs=1, anneal_epochs=3)
-    found = [hdcl.method.annealed(config, epoch, 128) for epoch in range(6)]
-    assert found == [128, 128, 32, 8, 2, 2]
-    assert hdcl.method.annealed(hdcl.Config(top_k=5), 1, 128) == 5
+    settings = {"top_k": 2, "warmup_epochs": 1, "anneal_epochs": 3}
+    assert [annealed(epoch, 128, **settings) for epoch in range(6)] == [128, 128, 32, 8, 2, 2]
+    assert annealed(1, 128, top_k=5, warmup_epochs=0, anneal_epochs=0) == 5
     backbone = models.build("tests.tiny:Net", num_classes=5, rngs=nnx.Rngs(0))
     model = hdcl.EmbeddingNetwork(backbone, config, rngs=nnx.Rngs(1))
     model.eval()
@@ -316,7 +317,7 @@ PAPERS = [("vgg19", 1024), ("resnet50", 4096), ("resnet101", 4096)]
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("resnet_small", 192), *(pytest.param(*case, marks=pytest.mark.slow) for case in PAPERS)],
+    [pytest.param(*case, marks=pytest.mark.slow) for case in [("resnet_small", 192), *PAPERS]],
 )
 def test_backbones_take_a_step(name, width):
     """With a last stage of stride 1 and both poolings; the loss falls along its gradient."""

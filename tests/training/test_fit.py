@@ -187,6 +187,7 @@ t.train(pathlib.Path({folder!r}), epochs=3)
 """
 
 
+@pytest.mark.slow
 def test_one_device_and_four_give_the_same_losses(tmp_path):
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     curves = {}

@@ -215,6 +215,7 @@ def test_a_frozen_prefix_costs_its_forward_pass_alone():
     assert operations == pytest.approx(forward_operations(model) + last, rel=0.15)
 
 
+@pytest.mark.slow
 def test_the_dry_run_shows_what_it_saves(tiny_config, tmp_path, relaxed):
     config = override(tiny_config, {"data.data_dir": str(tmp_path / "none"),
                                     "method.objects": "annotated", "method.parts": "annotated",

@@ -18,7 +18,7 @@ CARRIED_OUT = {
 }  # fmt: skip
 # What the dataset's name and fingerprint say.
 OF_THE_DATASET = {
-    "data.dataset", "data.path", "data.test_share", "data.split_seed", "data.zero_shot",
+    "data.dataset", "data.path", "data.test_share", "data.split_seed",
 }  # fmt: skip
 
 

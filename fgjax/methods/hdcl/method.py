@@ -30,6 +30,7 @@ from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
 from fgjax.methods.hdcl import in_batch
+from fgjax.methods.hdcl.centers import annealed, class_means, trained_classes
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
@@ -253,7 +254,7 @@ def train_embedding(
     size = batch_size(run, config)
     embed = embed_of(config)
     if isinstance(model.head, CenterHead) and config.centers == "class_means":
-        model.head.start_at(*_class_means(run, model, train, batch_size=size))
+        model.head.start_at(*class_means(run, model, train, batch_size=size))
     if not config.recognition:
         first = embeddings_of(run, model, embed, test, rows, batch_size=size)
         stage.save_arrays("before", embeddings=first, **_centers(model))
@@ -261,7 +262,7 @@ def train_embedding(
         run.train(
             stage,
             model,
-            EmbeddingLoss(tuple(settings.items()), _trained_classes(run)),
+            EmbeddingLoss(tuple(settings.items()), trained_classes(run)),
             stream(run, config, train),
             dataclasses.replace(training, batch_size=size),
             name="embedding",
@@ -315,44 +316,18 @@ def _before_epoch(run: Run, config: Config, reader: Reader):
     size = batch_size(run, config)
 
     def centers(model, epoch: int, key) -> dict[str, Any]:
-        return {"centers": _class_means(run, model, reader, batch_size=size)[0]}
+        return {"centers": class_means(run, model, reader, batch_size=size)[0]}
 
     def warm(model, epoch: int, key) -> dict[str, Any]:
         warm = {"warm": jnp.asarray(epoch < config.warmup_epochs)}
         if not config.anneal_epochs:
             return warm
-        classes = len(_trained_classes(run)) or run.dataset.num_classes
-        return {**warm, "top_k": jnp.asarray(annealed(config, epoch, classes), jnp.int32)}
+        classes = len(trained_classes(run)) or run.dataset.num_classes
+        settings = {name: getattr(config, name) for name in ("top_k", "warmup_epochs")}
+        top_k = annealed(epoch, classes, anneal_epochs=config.anneal_epochs, **settings)
+        return {**warm, "top_k": jnp.asarray(top_k, jnp.int32)}
 
     return centers if config.loss == "crl" else warm
-
-
-def annealed(config: Config, epoch: int, classes: int) -> int:
-    """K̂ in an epoch (from 0): all classes when the warm-up ends, `top_k` after `anneal_epochs`.
-
-    It falls by the same factor in every epoch: the last few classes are those that are hard.
-    """
-    share = min(max(epoch - config.warmup_epochs, 0) / max(config.anneal_epochs, 1), 1)
-    return round(classes ** (1 - share) * config.top_k**share)
-
-
-def _class_means(
-    run: Run, model: EmbeddingNetwork, reader: Reader, *, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean unit embeddings [K, D] of the classes, 0 where none trains; how many images, [K]."""
-    rows, labels = run.train_indices, run.dataset.train.labels
-    found = embeddings_of(run, model, Embed(), reader, rows, batch_size=batch_size)
-    sums = np.zeros((run.dataset.num_classes, found.shape[1]), np.float32)
-    run.compute(lambda: np.add.at(sums, labels[rows], found), instead=lambda: None)
-    counts = np.bincount(labels[rows], minlength=len(sums))
-    return sums / np.maximum(counts, 1)[:, None], counts
-
-
-def _trained_classes(run: Run) -> tuple[int, ...]:
-    """Where whole classes are held out, those that are not; otherwise none are named."""
-    if not run.config.data.zero_shot or not len(run.held_out_indices):
-        return ()
-    return tuple(np.unique(run.dataset.train.labels[run.train_indices]).tolist())
 
 
 def _evaluator(run: Run, config: Config, reader: Reader):
