@@ -134,6 +134,7 @@ def test_predictions_equal_evaluation(finished_lapm, tiny_dataset, environment, 
     assert len(found) == 12 and "notes.txt" in done.stderr
     with np.load(finished_lapm / "margin" / "predictions.npz") as stored:
         logits = stored["logits"][:12].astype(np.float64)
+    logits /= json.loads((finished_lapm / "results.json").read_text())["metrics"]["temperature"]
     wanted = np.exp(logits - logits.max(1, keepdims=True))
     wanted /= wanted.sum(1, keepdims=True)
     with np.load(finished_lapm / "objects" / "boxes.npz") as stored:
