@@ -17,6 +17,7 @@ TINY = (
     "--config.data.held_out=0.25", "--config.method.samples=8",
     "--config.method.classifier.epochs=1", "--config.method.grouping.warmup.epochs=1",
     "--config.method.grouping.classify_epochs=1", "--config.method.margin.epochs=2",
+    "--config.backbone=tests.tiny:Net",
 )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ ARGUMENTS = [
     for method in offer.methods
     for flag in ("", *offer.flags(method))
 ]
-FIRST = ("aircraft:lapm", "cub:ghns", "pets:hdcl", "cars:hdcl,recognition",
+FIRST = ("aircraft:lapm", "pets:hdcl", "cars:hdcl,recognition",
          "folder:hdcl,recognition")  # fmt: skip
 
 

@@ -49,9 +49,8 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n == "recognition" else pytest.mark.slow) for n in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_no_stage_changes_what_is_frozen(name, data_dir, tmp_path, relaxed, monkeypatch):
     make, changes, trained = CASES[name]
     config = override(make(data_dir), {"freeze": "stage1", **changes})

@@ -31,8 +31,9 @@ def shapes(name, size, **options):
 @pytest.mark.parametrize(
     ("name", "size", "width"),
     [("resnet18", 224, 512), ("resnet101", 224, 2048), ("vgg16", 224, 512), ("vgg19_bn", 224, 512),
-     ("densenet161", 224, 2208), ("inception_v3", 299, 2048), ("efficientnet_lite0", 224, 1280),
-     ("efficientnet_lite1", 224, 1280), ("efficientnet_lite2", 210, 1280)],
+     pytest.param("densenet161", 224, 2208, marks=pytest.mark.slow), ("inception_v3", 299, 2048),
+     ("efficientnet_lite0", 224, 1280), ("efficientnet_lite1", 224, 1280),
+     ("efficientnet_lite2", 210, 1280)],
 )  # fmt: skip
 def test_strides_and_pooling(name, size, width):
     stage = "stage5" if name.startswith("vgg") else "stage3" if "inc" in name else "stage4"

@@ -60,7 +60,7 @@ def torchvision_file(path, name="resnet18", classes=1000, seed=0):
     ("name", "channels"),
     [("resnet18", (64, 128, 256, 512)), ("resnet50", (256, 512, 1024, 2048)),
      ("resnet_small", (24, 48, 96)), ("efficientnet_lite0", (24, 40, 112, 1280)),
-     ("efficientnet_lite2", (24, 48, 120, 1280))],
+     pytest.param("efficientnet_lite2", (24, 48, 120, 1280), marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_named_maps(name, channels):
     model = nnx.eval_shape(lambda: build(name))
@@ -115,7 +115,7 @@ def test_convolution_rewrites_change_nothing():
         np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_every_key_of_torchvision_finds_its_place(tmp_path, name):
     arrays = torchvision_file(tmp_path / "w.safetensors", name)
     model = build(name)
