@@ -56,6 +56,7 @@ def demo() -> Config:
             part_image_size=48,
             extractors="frozen",
             embedding=128,
+            unit_features=False,  # its weak parts would pass no filter of them
             hard_negatives=100,
             part_networks=presets.adamw(16, 2e-3),
             filter=presets.adamw(30, 3e-3),
