@@ -120,8 +120,7 @@ def finished_lapm(shared, data_dir):
     """`python train.py --config=configs/aircraft.py:demo`, small, on one device."""
 
     def make(folder):
-        hasty = "--xla_backend_optimization_level=0"  # most of its time would be compiling
-        environment = finished.environment(data_dir, shared, XLA_FLAGS=hasty)
+        environment = finished.environment(data_dir, shared, XLA_FLAGS=finished.HASTY)
         words = (finished.DEMO, *finished.TINY, f"--workdir={folder}")
         finished.run("train.py", *words, environment=environment)
 

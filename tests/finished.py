@@ -21,6 +21,10 @@ TINY = (
 )  # fmt: skip
 
 
+# For runs whose time is compiling. What is compared bit by bit must be compiled alike.
+HASTY = "--xla_backend_optimization_level=0"
+
+
 def once(folder: pathlib.Path, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
     """The folder, filled by the first process that asks for it while the others wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)

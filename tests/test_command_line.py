@@ -17,7 +17,7 @@ from fgjax.errors import UserError
 from fgjax.training import checkpoints
 from fgjax.training.run import Stage
 from tests import fake_aircraft, finished
-from tests.finished import DEMO, ROOT, TINY, run
+from tests.finished import DEMO, HASTY, ROOT, TINY, run
 from tests.models.test_resnet import torchvision_file
 
 
@@ -213,7 +213,7 @@ def test_killed_anywhere_and_started_again(
     finished_lapm, environment, tmp_path, stage, monkeypatch
 ):
     """SIGKILL in the middle of a stage; the same command ends with the same parameters."""
-    whole = finished_lapm
+    whole, environment = finished_lapm, {**environment, "XLA_FLAGS": HASTY}
     monkeypatch.setenv("FGJAX_DATA", environment["FGJAX_DATA"])
     workdir = tmp_path / "run"
     command = [sys.executable, "train.py", DEMO, *TINY, f"--workdir={workdir}",
