@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from fgjax.data.loading import Example, Reader, generator
+from fgjax.data.sampling import rows_by_class
 from fgjax.errors import UserError
 from fgjax.localization import boxes as boxlib
 
@@ -83,11 +84,7 @@ class Donors:
 
     @functools.cached_property
     def _rows(self) -> dict[int, np.ndarray]:
-        """The rows of each class."""
-        labels = self.labels[self.indices]
-        order = np.argsort(labels, kind="stable")
-        classes, starts = np.unique(labels[order], return_index=True)
-        return dict(zip(classes.tolist(), np.split(self.indices[order], starts[1:])))
+        return rows_by_class(self.labels, self.indices)
 
     @functools.cached_property
     def _classes(self) -> tuple[np.ndarray, np.ndarray]:

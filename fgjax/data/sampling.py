@@ -11,6 +11,18 @@ from fgjax.data.loading import Example, generator
 from fgjax.errors import UserError
 
 
+def by_value(values: np.ndarray) -> dict[int, np.ndarray]:
+    """{value: where it stands}, both in ascending order."""
+    order = np.argsort(values, kind="stable")
+    unique, starts = np.unique(values[order], return_index=True)
+    return dict(zip(unique.tolist(), np.split(order, starts[1:])))
+
+
+def rows_by_class(labels: np.ndarray, indices: np.ndarray) -> dict[int, np.ndarray]:
+    """Those of the rows `indices` that each class has, in their order."""
+    return {label: indices[places] for label, places in by_value(labels[indices]).items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class ClassBatches:
     """Which row stands at a position of a stream whose batches hold P classes of K images.
@@ -42,9 +54,7 @@ class ClassBatches:
 
     @functools.cached_property
     def _members(self) -> dict[int, np.ndarray]:
-        """The rows of each class, in ascending order of both."""
-        labels = self.labels[self.indices]
-        return {int(k): self.indices[labels == k] for k in np.unique(labels)}
+        return rows_by_class(self.labels, self.indices)
 
     def row(self, position: int) -> int:
         """The row; a class with fewer than K images repeats them."""
@@ -87,10 +97,7 @@ class AnchorBatches:
 
     @functools.cached_property
     def _members(self) -> dict[int, np.ndarray]:
-        labels = self.labels[self.indices]
-        order = np.argsort(labels, kind="stable")
-        classes, starts = np.unique(labels[order], return_index=True)
-        return dict(zip(classes.tolist(), np.split(self.indices[order], starts[1:])))
+        return rows_by_class(self.labels, self.indices)
 
     @functools.cached_property
     def _orders(self) -> dict[int, np.ndarray]:
@@ -99,11 +106,13 @@ class AnchorBatches:
     def _anchor(self, number: int) -> int:
         """Anchor `number` of the stream."""
         turn, place = divmod(number, len(self.indices))
-        if turn not in self._orders:
-            for old in list(self._orders)[:-1]:  # the last turn's may still be asked for
+        order = self._orders.get(turn)
+        if order is None:  # reading threads share this: what one drops, another may still hold
+            order = generator(self.seed, 0, turn).permutation(self.indices)
+            for old in list(self._orders)[:-1]:
                 self._orders.pop(old, None)
-            self._orders[turn] = generator(self.seed, 0, turn).permutation(self.indices)
-        return int(self._orders[turn][place])
+            self._orders[turn] = order
+        return int(order[place])
 
     def _anchors(self, batch: int) -> list[int]:
         count = self.batch_size // self.per_class

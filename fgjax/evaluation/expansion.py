@@ -41,7 +41,8 @@ def expand_queries(
         raise UserError(f"alpha is {alpha}, but must be 0 or more.")
     unit, found_in = normalize_rows(queries, "queries"), normalize_rows(database, "database")
     scores, rows = nearest(unit, found_in, count=min(count, len(found_in)), own=own)
-    weights = np.where(rows >= 0, np.maximum(scores, 0) ** alpha, 0).astype(np.float32)
+    near = (rows >= 0) & (scores > 0)
+    weights = np.where(near, np.where(near, scores, 1) ** alpha, 0).astype(np.float32)
     added = np.einsum("qk,qkd->qd", weights, found_in[np.maximum(rows, 0)])
     return normalize_rows(unit + added)
 

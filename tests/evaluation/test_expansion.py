@@ -23,7 +23,7 @@ def test_expansion_by_hand():
     np.testing.assert_allclose(found, [wanted / np.linalg.norm(wanted)], rtol=1e-6)
     # Without itself, with one that points away and counts for nothing, and all weights equal.
     wanted = np.array([1, 0]) + np.array([0.6, 0.8])
-    found = expand_queries(query, database[[0, 1, 3]], count=9, alpha=1e-9, own=np.array([0]))
+    found = expand_queries(query, database[[0, 1, 3]], count=9, alpha=0.0, own=np.array([0]))
     np.testing.assert_allclose(found, [wanted / np.linalg.norm(wanted)], rtol=1e-6)
 
 

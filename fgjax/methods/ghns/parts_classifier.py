@@ -11,7 +11,7 @@ from flax import nnx
 
 from fgjax import losses
 from fgjax.data.loading import Example, generator
-from fgjax.data.sampling import class_stream
+from fgjax.data.sampling import by_value, class_stream
 from fgjax.losses.common import masked_mean, normalize
 from fgjax.methods.ghns.config import Config
 from fgjax.methods.ghns.filtering import load_kept
@@ -88,11 +88,11 @@ class Quadruplets:
 
     @functools.cached_property
     def _of_reference(self) -> dict[int, np.ndarray]:
-        return _groups(self.kept.reference)
+        return by_value(self.kept.reference)
 
     @functools.cached_property
     def _of_class(self) -> dict[int, np.ndarray]:
-        return _groups(self.kept.label)
+        return by_value(self.kept.label)
 
     def __call__(self, position: int, index: int) -> Example:
         """`image` and `hard_image` [P, S, S, 3], or `features` and `hard` [P, D] of frozen ones.
@@ -118,13 +118,6 @@ class Quadruplets:
             example["features"] = self.features[index]
             example["hard"] = self.features[rows, np.arange(parts)]
         return example
-
-
-def _groups(values: np.ndarray) -> dict[int, np.ndarray]:
-    """{value: where it stands}."""
-    order = np.argsort(values, kind="stable")
-    unique, starts = np.unique(values[order], return_index=True)
-    return dict(zip(unique.tolist(), np.split(order, starts[1:])))
 
 
 @dataclasses.dataclass(frozen=True)

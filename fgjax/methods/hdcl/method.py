@@ -245,7 +245,9 @@ def train_embedding(
         for f in dataclasses.fields(config)
         if f.name not in ("start", "embedding", "beside_softmax")
     }
-    stage = run.stage(name, training, after=(before,) if before else (), **settings)
+    after = (before,) if before else ()
+    revision = 2 if config.loss == "contrastive" else 1  # it got a mean for each kind of pair
+    stage = run.stage(name, training, after=after, revision=revision, **settings)
     if stage.done:
         return stage
     train, test = whole_images(run)

@@ -157,7 +157,8 @@ def margins_of(statistics: dict[str, Any], batch, scope: str) -> losses.PairMarg
 def running_margins(running: RunningMargins, batch, features: jax.Array) -> losses.PairMargins:
     """The margins of a batch's references, which its distances then update."""
     index, is_negative = batch["index"], 1 - batch["is_positive"]
-    distances = jnp.stack(list(pair_distances(features).values()), axis=-1)
+    between = pair_distances(features)
+    distances = jnp.stack([between[pair] for pair in PAIRS], axis=-1)
     found = dict(zip(PAIRS, running.statistics(index, distances, is_negative)))
     running.update(index, distances, is_negative)
     return losses.PairMargins(**found)
