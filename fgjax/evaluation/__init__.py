@@ -2,6 +2,13 @@
 
 from fgjax.evaluation.expansion import expand_queries, k_reciprocal
 from fgjax.evaluation.rerank import rerank
-from fgjax.evaluation.retrieval import nearest, retrieval_metrics
+from fgjax.evaluation.retrieval import nearest, ranked_metrics, retrieval_metrics
 
-__all__ = ["expand_queries", "k_reciprocal", "nearest", "rerank", "retrieval_metrics"]
+__all__ = [
+    "expand_queries",
+    "k_reciprocal",
+    "nearest",
+    "ranked_metrics",
+    "rerank",
+    "retrieval_metrics",
+]

@@ -222,6 +222,42 @@ def retrieval_metrics(
     }
 
 
+def ranked_metrics(
+    ranked: Integer[ArrayLike, "N K"],
+    labels: Integer[ArrayLike, " N"],
+    *,
+    recall_ks: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    precision_ks: Sequence[int] = (1, 5, 10),
+    map_ks: Sequence[int] = (1, 5, 10),
+) -> dict[str, float]:
+    """`retrieval_metrics` of images that search each other, from lists that are there already.
+
+    Args:
+      ranked: for each image the others, best first; −1 where there are no more.
+      labels: classes of the images.
+      recall_ks: the Ks of recall@K.
+      precision_ks: the Ks of precision@K.
+      map_ks: the Ks of map@K.
+
+    Raises:
+      UserError: a list is shorter than the largest class needs, or than a K.
+    """
+    rows, labels = np.asarray(ranked), np.asarray(labels)
+    ks = {"recall": recall_ks, "precision": precision_ks, "map": map_ks}
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    relevant = counts[inverse] - 1
+    deepest = max([*(k for values in ks.values() for k in values), int(relevant.max()), 1])
+    if rows.ndim != 2 or len(rows) != len(labels) or rows.shape[1] < deepest:
+        raise UserError(
+            f"ranked has shape {rows.shape}, but must be [{len(labels)}, {deepest} or more]: so "
+            "many matches are measured."
+        )
+    hits = (labels[rows[:, :deepest]] == labels[:, None]) & (rows[:, :deepest] >= 0)
+    means = {name: value / len(rows) for name, value in _sums(hits, relevant, ks).items()}
+    nothing = int((relevant == 0).sum())
+    return {**means, "queries": len(rows), "queries_without_relevant": nothing}
+
+
 def _sums(
     hits: Bool[np.ndarray, "B K"], relevant: Integer[np.ndarray, " B"], ks: dict
 ) -> dict[str, float]:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgjax.errors import UserError
-from fgjax.evaluation import nearest, retrieval, retrieval_metrics
+from fgjax.evaluation import nearest, ranked_metrics, retrieval, retrieval_metrics
+from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.training import sharding
 
 KS = {"recall_ks": (1, 2, 4), "precision_ks": (1, 3), "map_ks": (1, 3)}
@@ -265,3 +266,15 @@ def test_a_block_of_queries_keeps_to_its_limits(queries, block, scores, rows, mo
     assert {size for size, _ in seen} == {rows} and len(seen) == -(-queries // rows)
     padding = rows * len(seen) - queries
     assert [x for _, own in seen for x in own] == [-1] * queries + [0] * padding
+
+
+def test_lists_are_measured_as_the_search_that_made_them():
+    rng = np.random.default_rng(3)
+    labels = np.array([0] * 7 + [1] * 5 + [2] * 20 + [3])  # the last has nobody to find
+    embeddings = rng.normal(size=(len(labels), 4))
+    ks = {"recall_ks": (1, 4), "precision_ks": (1, 5), "map_ks": (1, 10)}
+    unit_rows = normalize_rows(embeddings)
+    _, ranked = nearest(unit_rows, unit_rows, count=19, own=np.arange(len(labels)))
+    assert ranked_metrics(ranked, labels, **ks) == retrieval_metrics(embeddings, labels, **ks)
+    with pytest.raises(UserError, match=r"must be \[33, 19 or more\]"):
+        ranked_metrics(ranked[:, :18], labels, **ks)

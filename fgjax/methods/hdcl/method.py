@@ -32,6 +32,7 @@ from fgjax.losses.common import normalize
 from fgjax.methods.hdcl import in_batch
 from fgjax.methods.hdcl.centers import annealed, class_means, trained_classes
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
+from fgjax.methods.hdcl.ranking import RANKINGS, ranked_again
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
@@ -65,6 +66,7 @@ class Config:
     recognition: bool = False  # section 5.3, Table 7
     per_class: int = 5  # K of the P × K batches of the in-batch losses; N-pairs takes 2
     margin: float = -1.0  # of contrastive, triplet, lifted, crl; below 0: each one's own default
+    ranking: str = added("cosine", before="cosine")  # at test; | query_expansion | k_reciprocal
     beside_softmax: bool = False  # train that as well, just as long, and draw both in each picture
     # stages
     start: Training = dataclasses.field(default_factory=lambda: Training(epochs=0))
@@ -79,6 +81,7 @@ class Config:
         """Refuse what cannot work."""
         one_of("loss", self.loss, *LOSSES)
         one_of("centers", self.centers, "class_means", "random")
+        one_of("ranking", self.ranking, *RANKINGS)
         require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
         require(self.alpha > 0, "alpha", self.alpha, "positive")
         require(self.decorrelation >= 0, "decorrelation", self.decorrelation, "0 or more")
@@ -90,6 +93,7 @@ class Config:
             require_classes("embedding", self.embedding, per_class)
         if self.recognition:
             require(self.loss == "hdcl", "loss", self.loss, "hdcl with recognition")
+            require(self.ranking == "cosine", "ranking", self.ranking, "cosine with recognition")
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -106,14 +110,17 @@ def run(run: Run) -> dict[str, Any]:
     if config.beside_softmax:
         softmax = train_embedding(run, softmax_of(config), before, name="softmax")
         metrics["softmax"] = softmax.metrics
-    metrics |= train_embedding(run, config, before).metrics
+    stage = train_embedding(run, config, before)
+    metrics |= stage.metrics
+    if config.ranking != "cosine":
+        metrics |= run.compute(lambda: ranked_again(stage, config.ranking), instead=lambda: {})
     return {
         "metrics": metrics,
         "protocol": {
             "boxes_used": False,
             "loss": config.loss,
             "batch_size": batch_size(run, config),
-            "similarity": "none: classification" if config.recognition else "cosine",
+            "similarity": "none: classification" if config.recognition else config.ranking,
             "selected_on": "nothing: the last epoch is reported",
             **({"probabilities": calibration.described(metrics)} if config.recognition else {}),
         },
@@ -243,7 +250,7 @@ def train_embedding(
     settings = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(config)
-        if f.name not in ("start", "embedding", "beside_softmax")
+        if f.name not in ("start", "embedding", "beside_softmax", "ranking")
     }
     after = (before,) if before else ()
     revision = 2 if config.loss == "contrastive" else 1  # it got a mean for each kind of pair
