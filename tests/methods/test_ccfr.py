@@ -54,10 +54,16 @@ def entropy(logits, labels):
     return np.log(np.exp(logits - top[..., None]).sum(axis=-1)) + top - own
 
 
-@pytest.mark.parametrize(("enhanced", "ranked"), [(False, True), (True, True), (True, False)])
-def test_the_objective_by_loops(network, enhanced, ranked):
+@pytest.mark.parametrize(
+    ("enhanced", "ranked", "weight", "concat"),
+    [(False, True, 1.0, False), (True, True, 1.0, False), (True, False, 1.0, False),
+     (True, True, 0.25, False), (True, True, 0.0, False), (False, True, 1.0, True)],
+)  # fmt: skip
+def test_the_objective_by_loops(network, enhanced, ranked, weight, concat):
     given = batch()
-    loss = ccfr.RegionLoss(enhanced=enhanced, ranked=ranked, mu=0.5, margin=0.3)
+    loss = ccfr.RegionLoss(
+        enhanced=enhanced, ranked=ranked, mu=0.5, margin=0.3, region_weight=weight, concat=concat
+    )
     value, _ = loss(network, given, {}, None)
     outputs = network(given["image"], ranked=ranked)
     labels = given["label"]
@@ -70,7 +76,10 @@ def test_the_objective_by_loops(network, enhanced, ranked):
             for b in range(6) for i in range(4) for j in range(4) if parts[b, j] > parts[b, i]
         ]  # fmt: skip
         wanted += parts.mean() + np.sum(ranking) / 6
+    if concat:
+        wanted += entropy(outputs["logits"], labels).mean()
     if enhanced:
+        wanted *= weight
         x = np.asarray(outputs["features"], np.float64)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         cos = x @ x.T
@@ -263,6 +272,7 @@ def test_new_images_are_classified_and_reranked_as_the_test_images_were(finished
         {"method.scale_separated": False, "method.fusion": False},
         {"method.frozen": True, "method.rerank.thresholds": "auto", "method.beside_nts": True},
         {"method.rerank.thresholds": "test"},
+        {"method.concat_loss": True, "method.fusion_norm": True, "method.region_weight": 0.25},
         {"method.rerank.thresholds": "preset", "data.held_out": 0.0},
     ],
     ids=lambda changes: "-".join(changes),
@@ -302,7 +312,8 @@ def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes)
      ("scale_separated", False, "fusion network takes each scale"), ("per_class", 1, "triplets"),
      ("iou_threshold", 0.0, "above 0"), ("rerank.thresholds", "guess", "held_out, auto"),
      ("rerank.top_n", 0, "at least 1"), ("enhance.batch_size", 4, "None"),
-     ("per_class", 24, "with at least two classes"), ("margin", -1.0, "0 or more")],
+     ("per_class", 24, "with at least two classes"), ("margin", -1.0, "0 or more"),
+     ("region_weight", -0.5, "0 or more")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(config, field, value, says):
     changed = override(config, {f"method.{field}": value})
@@ -330,7 +341,7 @@ def test_what_does_not_fit_the_data_is_said_before_training(config, tmp_path, ch
 
 def test_every_row_of_every_study_is_a_valid_config(config):
     found = methods.studies(config)
-    assert set(found) == {"run", "table3", "table4", "figure6", "figure6b", "frozen"}
+    assert set(found) == {"run", "table3", "table4", "figure6", "figure6b", "frozen", "levers"}
     for study in found.values():
         for row in study.rows:
             check(override(config, row.overrides), devices=4)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from fgjax import models
 from fgjax.errors import UserError
+from fgjax.methods import ccfr
 from fgjax.methods.ccfr.pyramid import Pyramid
 from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
 from fgjax.models import layers
@@ -110,6 +111,26 @@ def test_fusing_is_a_convolution_over_stacked_maps_and_an_average(network):
         convolved = jnp.einsum("bhwc,cd->bhwd", stacked, layer.kernel[...]) + layer.bias[...]
         wanted.append(layers.global_average_pool(convolved))
     np.testing.assert_allclose(found, jnp.concatenate(wanted, -1), rtol=1e-3, atol=1e-4)
+
+
+def test_fusing_may_have_batch_norm_and_relu_before_the_average():
+    backbone = models.build("resnet_small", num_classes=5, rngs=nnx.Rngs(0))
+    model = RegionNetwork(
+        backbone, regions(), fusion=True, fusion_norm=True, width=8, dtype=jnp.float32,
+        rngs=nnx.Rngs(1),
+    )  # fmt: skip
+    maps = jax.random.normal(jax.random.key(2), (3, 4, 2, 3, 96))
+    found = model._local(maps, jnp.zeros((3, 4, 96)))
+    wanted = []
+    for scale, layer in enumerate(model.fusion):
+        pair = np.asarray(maps[:, 2 * scale : 2 * scale + 2], np.float64)
+        stacked = np.concatenate([pair[:, 0], pair[:, 1]], axis=-1)
+        y = stacked @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...])
+        y = (y - y.mean((0, 1, 2))) / np.sqrt(y.var((0, 1, 2)) + 1e-5)
+        wanted.append(np.maximum(y, 0).mean(axis=(1, 2)))
+    np.testing.assert_allclose(found, np.concatenate(wanted, -1), rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match="False without fusion"):
+        ccfr.Config(fusion=False, fusion_norm=True).validate()
 
 
 def test_the_outputs_and_what_is_ranked(network):

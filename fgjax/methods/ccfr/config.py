@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from fgjax.config import Training, require, require_classes
+from fgjax.config import Training, added, require, require_classes
 from fgjax.methods.ccfr.reranking import Reranking
 
 
@@ -23,11 +23,18 @@ class Config:
     iou_threshold: float = 0.25
     scale_separated: bool = True  # otherwise all boxes in one suppression; Table 3
     fusion: bool = True  # otherwise the pooled features side by side; Table 3
+    # Batch norm and ReLU between the fusion's 1×1 convolution and its average. As the paper writes
+    # it nothing stands there, and the fusion is linear.
+    fusion_norm: bool = added(False, before=False)
     pyramid_width: int = 256
     # First epochs of `navigator` that look at random regions. A network from scratch is surest
     # where there is nothing to see, and would never look elsewhere; ImageNet's weights need none.
     explore_epochs: int = 0
     frozen: bool = False  # keep the pyramid as `navigator` left it
+    # NTS-Net's cross-entropy of regions and image side by side, in `navigator`.
+    concat_loss: bool = added(False, before=False)
+    # In `enhance`, of the losses that are not in Eq. 7 (image, regions, ranking); 0: Eq. 7 alone.
+    region_weight: float = added(1.0, before=1.0)
     margin: float = 0.2  # a of Eq. 5; the paper gives none
     mu: float = 1.0  # Eq. 7
     per_class: int = 4  # images of each class in a batch, so that there are triplets
@@ -54,6 +61,8 @@ class Config:
             ("iou_threshold", 0 < self.iou_threshold <= 1, "above 0 and at most 1"),
             ("fusion", self.scale_separated or not self.fusion,
              "False without scale_separated: the fusion network takes each scale's regions"),
+            ("fusion_norm", self.fusion or not self.fusion_norm, "False without fusion"),
+            ("region_weight", self.region_weight >= 0, "0 or more"),
             ("explore_epochs", 0 <= self.explore_epochs < max(self.navigator.epochs, 1),
              f"0 or more, and below navigator.epochs = {self.navigator.epochs}"),
             ("margin", self.margin >= 0, "0 or more"),

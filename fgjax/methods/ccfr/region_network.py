@@ -111,6 +111,7 @@ class RegionNetwork(nnx.Module):
         regions: Regions,
         *,
         fusion: bool,
+        fusion_norm: bool = False,
         width: int,
         dtype,
         rngs: nnx.Rngs,
@@ -121,7 +122,7 @@ class RegionNetwork(nnx.Module):
         self.part_fc = layers.Linear(backbone.features, classes, rngs=rngs)
         self.part_fc.kernel[...] = backbone.fc.kernel[...]  # a region is an image, too
         self.part_fc.bias[...] = backbone.fc.bias[...]
-        self.fusion = nnx.List([])
+        self.fusion, self.fusion_norms = nnx.List([]), nnx.List([])
         local = regions.count(regions.per_scale) * backbone.features
         if fusion:
             local = levels * channels
@@ -129,6 +130,8 @@ class RegionNetwork(nnx.Module):
                 [layers.Linear(regions.per_scale * channels, channels, rngs=rngs)
                  for _ in range(levels)]
             )  # fmt: skip
+            norms = [layers.BatchNorm(channels) for _ in range(levels * fusion_norm)]
+            self.fusion_norms = nnx.List(norms)
         self.fc = layers.Linear(local + backbone.features, classes, rngs=rngs)
         self.region_statistics = nnx.List(
             [nnx.BatchStat(jnp.array(value[...])) for value in _running(backbone)]
@@ -208,14 +211,32 @@ class RegionNetwork(nnx.Module):
         """The regions [B, R, h, w, C] of each scale as one feature, side by side.
 
         A 1×1 convolution over the regions' channels and an average: in this order or the other,
-        the same numbers, because nothing non-linear stands between them.
+        the same numbers, unless batch norm and ReLU stand between them.
         """
         if not len(self.fusion):
             return pooled.reshape(len(pooled), -1)
+        if len(self.fusion_norms):
+            return jnp.concatenate(
+                [
+                    jnp.mean(jax.nn.relu(norm(layer(stacked))), axis=(1, 2))
+                    for layer, norm, stacked in zip(
+                        self.fusion, self.fusion_norms, self._stacked(maps), strict=True
+                    )
+                ],
+                axis=-1,
+            )
         average = jnp.mean(layers.widened(maps), axis=(2, 3))
         scales = average.reshape(len(average), len(self.fusion), -1)
         fused = [layer(scales[:, scale]) for scale, layer in enumerate(self.fusion)]
         return jnp.concatenate(fused, axis=-1)
+
+    def _stacked(self, maps: jax.Array) -> list[jax.Array]:
+        """The maps [B, R, h, w, C] of each scale's regions on top of each other [B, h, w, r C]."""
+        batch, count, height, width, channels = maps.shape
+        each = count // len(self.fusion)
+        apart = layers.widened(maps).reshape(batch, -1, each, height, width, channels)
+        rows = jnp.moveaxis(apart, 2, 4).reshape(batch, -1, height, width, each * channels)
+        return [rows[:, scale] for scale in range(len(self.fusion))]
 
 
 def _running(backbone: models.Backbone) -> list[nnx.BatchStat]:

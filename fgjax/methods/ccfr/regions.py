@@ -33,6 +33,7 @@ def build_network(run: Run, config: Config, backbone: models.Backbone) -> Region
         backbone,
         regions_of(run, config, backbone),
         fusion=config.fusion,
+        fusion_norm=config.fusion_norm,
         width=config.pyramid_width,
         dtype=dtype_of(run.config.dtype),
         rngs=nnx.Rngs(run.key("navigator")),
@@ -62,13 +63,16 @@ class RegionLoss:
 
     NTS-Net's teacher is the regions' own classifier, so it goes wherever the ranking loss goes:
     in `enhance` the extractor moves on, and the proposals follow it. `ranked=False` (a frozen
-    pyramid) leaves Eq. 7 and the image's cross-entropy.
+    pyramid) leaves Eq. 7 and the image's cross-entropy. `region_weight` weighs what is not in
+    Eq. 7, beside it. `concat` is NTS-Net's cross-entropy of x before there is Eq. 7.
     """
 
     enhanced: bool
     ranked: bool = True
     mu: float = 1.0
     margin: float = 0.2
+    region_weight: float = 1.0
+    concat: bool = False
 
     def __call__(self, model: RegionNetwork, batch, statistics, key):
         """The loss of a batch of single images, for Eq. 7 with several of each class."""
@@ -87,12 +91,16 @@ class RegionLoss:
                 "ranking_loss": ranking,
                 "part_accuracy": hits(outputs["part_logits"], labels[:, None]),
             }
+        if self.concat:
+            concat = jnp.mean(entropy(outputs["logits"], labels))
+            loss = loss + concat
+            metrics |= {"concat_loss": concat, "accuracy": hits(outputs["logits"], labels)}
         if self.enhanced:
             softmax = jnp.mean(entropy(outputs["logits"], labels))
             triplet = losses.batch_hard_cosine_triplet_loss(
                 outputs["features"], labels, margin=self.margin
             )
-            loss = loss + softmax + self.mu * triplet  # Eq. 7
+            loss = self.region_weight * loss + softmax + self.mu * triplet  # Eq. 7
             metrics |= {
                 "softmax_loss": softmax,
                 "triplet_loss": triplet,
@@ -102,7 +110,7 @@ class RegionLoss:
 
 
 REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
-                 "scale_separated", "pyramid_width", "explore_epochs")  # fmt: skip
+                 "scale_separated", "pyramid_width", "explore_epochs", "concat_loss")  # fmt: skip
 
 
 def train_navigator(
@@ -117,11 +125,13 @@ def train_navigator(
     start = build_multi_level(run, config, run.build_model(pretrained=False))
     pretrained.restore_model(start)
     model = build_network(run, without_fusion(config), start.backbone)
+    if config.concat_loss:
+        model.start_at_image()
     train, test = whole_images(run)
     run.train(
         stage,
         model,
-        RegionLoss(enhanced=False),
+        RegionLoss(enhanced=False, concat=config.concat_loss),
         loading.training_stream(train, run.train_indices, seed=run.seed("navigator")),
         training,
         name="navigator",
@@ -145,7 +155,9 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
     training, seed = config.enhance, run.seed("enhance")
     stage = run.stage("enhance", training, after=(pretrained, navigator), mu=config.mu,
                       margin=config.margin, per_class=config.per_class, revision=2,
-                      frozen=config.frozen, fusion=config.fusion)  # fmt: skip
+                      frozen=config.frozen, fusion=config.fusion,
+                      fusion_norm=config.fusion_norm,
+                      region_weight=config.region_weight)  # fmt: skip
     if stage.done:
         return stage
     found = load_network(run, without_fusion(config), navigator)
@@ -163,7 +175,13 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
     run.train(
         stage,
         model,
-        RegionLoss(enhanced=True, ranked=not config.frozen, mu=config.mu, margin=config.margin),
+        RegionLoss(
+            enhanced=True,
+            ranked=not config.frozen,
+            mu=config.mu,
+            margin=config.margin,
+            region_weight=config.region_weight,
+        ),
         class_stream(chosen, loading.SingleImage(train, seed)),
         training,
         trainable=trainable,

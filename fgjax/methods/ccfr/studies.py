@@ -74,6 +74,21 @@ STUDIES = {
         ),
         axes=("method.rerank.top_n", "method.rerank.similarity_threshold"),
     ),
+    "levers": Study(
+        "What the paper leaves open, one at a time",
+        "Our question; judged on held-out images",
+        (
+            Row("as the config has it", _ALONE, None, _COARSE),
+            Row(
+                "concatenated cross-entropy", {**_ALONE, "method.concat_loss": True}, None, _COARSE
+            ),
+            Row("fusion with BN, ReLU", {**_ALONE, "method.fusion_norm": True}, None, _COARSE),
+            Row("weight 0.25", {**_ALONE, "method.region_weight": 0.25}, None, _COARSE),
+            Row("Eq. 7 alone", {**_ALONE, "method.region_weight": 0.0}, None, _COARSE),
+            Row("two of a class", {**_ALONE, "method.per_class": 2}, None, _COARSE),
+        ),
+        also=("top1", "retrieval_top1"),
+    ),
     "frozen": Study(
         "The pyramid in the last stage",
         "Our question: trained on by the ranking loss, or left as NTS-Net's loss made it",
