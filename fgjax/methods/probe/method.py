@@ -1,15 +1,15 @@
 """Probe: what a backbone's features are worth as they are, without training the backbone.
 
   features   f / ‖f‖ of whole images, as the weights give them, once for every image
-  head       multinomial logistic regression on them, as strongly regularised as
-             cross-validation on the training images says
+  head       on them, and nothing else is fitted: `linear` (logistic regression), `cosine` (the
+             classes' means) or `knn` (the nearest training images vote); what is free in it,
+             cross-validation on the training images chooses
 
 Every method that trains the backbone has to beat this one.
 """
 
 import dataclasses
 import logging
-import warnings
 from typing import Any
 
 import jax
@@ -18,10 +18,11 @@ import numpy as np
 from flax import nnx
 
 from fgjax import models
-from fgjax.config import require
+from fgjax.config import added, one_of, require
 from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
+from fgjax.methods.probe import heads
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
@@ -31,13 +32,15 @@ from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
-_NEVER = -1e4  # the logit of a class without an image, which is never the answer
+_FREE = {"linear": "strength", "knn": "neighbours"}  # a head's free number
 
 
 @dataclasses.dataclass
 class Config:
     """Hyper-parameters."""
 
+    head: str = added("linear", before="linear")  # | cosine | knn
+    neighbours: tuple[int, ...] = added((1, 5, 10, 20), before=(1, 5, 10, 20))  # of knn
     batch_size: int = 64  # of the forward passes, over all devices
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)  # C: the larger, the less regularised
     folds: int = 3  # of the cross-validation that chooses among them
@@ -48,8 +51,17 @@ class Config:
         """Whether training and test may have different classes."""
         return True
 
+    @property
+    def candidates(self) -> tuple[float, ...]:
+        """The values of the head's free number among which cross-validation chooses."""
+        of = {"linear": sorted(self.strengths), "knn": sorted(self.neighbours), "cosine": (0,)}
+        return tuple(of[self.head])
+
     def validate(self) -> None:
         """Refuse what cannot work."""
+        one_of("head", self.head, *heads.HEADS)
+        fine = bool(self.neighbours) and all(value >= 1 for value in self.neighbours)
+        require(fine, "neighbours", self.neighbours, "whole numbers of at least 1")
         fine = bool(self.strengths) and all(value > 0 for value in self.strengths)
         require(fine, "strengths", self.strengths, "positive numbers")
         require(self.folds >= 2, "folds", self.folds, "at least 2")
@@ -68,8 +80,10 @@ def run(run: Run) -> dict[str, Any]:
         return {"metrics": features.metrics, "protocol": {**protocol, "similarity": "cosine"}}
     head = fit_head(run, config, features)
     chosen = f"{config.folds}-fold cross-validation on the training images"
+    free = _FREE.get(config.head)
     protocol |= {
-        "strength_chosen_by": chosen,
+        "head": config.head,
+        **({f"{free}_chosen_by": chosen} if free else {}),
         "probabilities": calibration.described(head.metrics, "the folds of the cross-validation"),
     }
     return {"metrics": head.metrics, "protocol": protocol}
@@ -98,11 +112,10 @@ def extract(run: Run, config: Config) -> Stage:
 
 
 class ProbeNetwork(nnx.Module):
-    """A backbone with a linear head on f / ‖f‖."""
+    """A backbone with a head on f / ‖f‖."""
 
-    def __init__(self, backbone: models.Backbone, *, rngs: nnx.Rngs):
-        self.backbone = backbone
-        self.head = layers.Linear(backbone.features, backbone.num_classes, rngs=rngs)
+    def __init__(self, backbone: models.Backbone, head: nnx.Module):
+        self.backbone, self.head = backbone, head
 
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         """The backbone's outputs, with the head's logits."""
@@ -110,9 +123,30 @@ class ProbeNetwork(nnx.Module):
         return {**outputs, "logits": self.head(normalize(outputs["pooled"]))}
 
 
-def build(run: Run) -> ProbeNetwork:
-    """The network with a head that is yet to be fitted."""
-    return ProbeNetwork(run.build_model(), rngs=nnx.Rngs(run.key("head")))
+class Neighbours(nnx.Module):
+    """The vote of the nearest of the remembered images."""
+
+    def __init__(self, arrays: heads.Arrays, classes: int):
+        self.memory = nnx.Variable(jnp.asarray(arrays["memory"]))
+        self.labels = nnx.Variable(jnp.asarray(arrays["labels"]))
+        self.count, self.classes = int(arrays["count"]), classes
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Logits [B, K] of unit features [B, D]."""
+        precise = jax.lax.Precision.HIGHEST
+        scores = jnp.matmul(features, self.memory[...].T, precision=precise)
+        best, rows = jax.lax.top_k(scores, self.count)
+        return heads.votes(best, self.labels[...][rows], classes=self.classes)
+
+
+def build(run: Run, arrays: heads.Arrays) -> ProbeNetwork:
+    """The network with a fitted head."""
+    backbone = run.build_model()
+    if "memory" in arrays:
+        return ProbeNetwork(backbone, Neighbours(arrays, backbone.num_classes))
+    head = layers.Linear(backbone.features, backbone.num_classes, rngs=nnx.Rngs(0))
+    head.kernel[...], head.bias[...] = jnp.asarray(arrays["weights"]), jnp.asarray(arrays["bias"])
+    return ProbeNetwork(backbone, head)
 
 
 def fit_head(run: Run, config: Config, features: Stage) -> Stage:
@@ -123,90 +157,50 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     if stage.done:
         return stage
     table, train, test = features.load_arrays("features"), run.dataset.train, run.dataset.test
-    rows = run.train_indices
-    chosen, weights, bias, outside = run.compute(
-        lambda: _fitted(config, table["train"][rows], train.labels[rows], run),
-        instead=lambda: (
-            config.strengths[0],
-            *_nothing(table["train"], run),
-            np.zeros((len(rows), run.dataset.num_classes), np.float32),
+    rows, classes = run.train_indices, run.dataset.num_classes
+    width = table["train"].shape[1]
+    fitted = run.compute(
+        lambda: heads.fit(
+            config.head,
+            table["train"][rows],
+            train.labels[rows],
+            classes=classes,
+            candidates=config.candidates,
+            folds=config.folds,
+            iterations=config.iterations,
+            seed=run.seed("folds"),
+        ),
+        instead=lambda: heads.Fitted(
+            config.candidates[0],
+            heads.empty(config.head, width, classes),
+            np.zeros((len(rows), classes), np.float32),
         ),
     )
-    logits = {name: values @ weights + bias for name, values in table.items()}
+    chosen, outside = fitted.chosen, fitted.outside
+    logits = {name: heads.logits_of(fitted.arrays, x, classes) for name, x in table.items()}
     metrics = classification.classification_metrics(logits["test"], test.labels)
     if len(run.held_out_indices):
         held = run.held_out_indices
         found = classification.classification_metrics(logits["train"][held], train.labels[held])
         metrics["held_out_top1"] = found["top1"]
     own = train.labels[rows[: len(outside)]]
-    known = outside[np.arange(len(outside)), own] > _NEVER / 2  # its class was in the other folds
+    known = (
+        outside[np.arange(len(outside)), own] > heads.NEVER / 2
+    )  # its class was in the other folds
     metrics |= calibration.calibrate(run, outside[known], logits["test"], labels=own[known])
-    stage.save_arrays("head", weights=weights, bias=bias)
+    stage.save_arrays("head", **fitted.arrays)
     stage.save_arrays("predictions", logits=logits["test"], labels=test.labels)
-    stage.finish({**metrics, "strength": chosen})
-    log.info("head: C = %g, top-1 %.3f", chosen, metrics["top1"])
+    free = _FREE.get(config.head)
+    stage.finish({**metrics, **({free: chosen} if free else {})})
+    log.info("head %s: %s, top-1 %.3f", config.head, chosen if free else "", metrics["top1"])
     return stage
-
-
-def _nothing(table: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
-    classes = run.dataset.num_classes
-    return np.zeros((table.shape[1], classes), np.float32), np.zeros(classes, np.float32)
-
-
-def _fitted(
-    config: Config, features: np.ndarray, labels: np.ndarray, run: Run
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """The strength with the highest accuracy over the folds; weights [D, K], bias [K].
-
-    Besides the logits [N, K] of each image by a head of that strength that was fitted without it.
-    Among equals the stronger regularisation wins. There are no more folds than the largest class
-    has images; where it has one, a strength in the middle is taken, and there are no such logits.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
-
-    candidates, count = sorted(config.strengths), min(config.folds, np.bincount(labels).max())
-    accuracies = np.zeros((max(count, 1), len(candidates)))
-    outside = np.full((len(candidates), len(labels), run.dataset.num_classes), _NEVER, np.float32)
-    with warnings.catch_warnings():
-        # Small classes: a fold then lacks them. Few iterations: what is reached is what is meant.
-        warnings.simplefilter("ignore")
-        folds = ()
-        if count > 1:
-            splitter = StratifiedKFold(count, shuffle=True, random_state=run.seed("folds"))
-            folds = splitter.split(features, labels)
-        for fold, (fitted, judged) in enumerate(folds):
-            # From the stronger to the weaker, each from where the one before ended.
-            model = LogisticRegression(max_iter=config.iterations, warm_start=True)
-            for position, strength in enumerate(candidates):
-                model.set_params(C=strength).fit(features[fitted], labels[fitted])
-                weights, bias = _full(model, features, run)
-                found = outside[position, judged] = features[judged] @ weights + bias
-                accuracies[fold, position] = np.mean(found.argmax(axis=1) == labels[judged])
-        best = int(np.argmax(accuracies.mean(axis=0))) if count > 1 else len(candidates) // 2
-        chosen = candidates[best]
-        model = LogisticRegression(C=chosen, max_iter=config.iterations).fit(features, labels)
-    return float(chosen), *_full(model, features, run), outside[best][: len(labels) * (count > 1)]
-
-
-def _full(model: Any, features: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [D, K] and bias [K] of a fitted model for all classes, seen or not."""
-    rows, offsets = model.coef_, model.intercept_
-    if len(rows) == 1:  # of two classes there is one row, the difference of their logits
-        rows, offsets = (np.concatenate([-each, each]) / 2 for each in (rows, offsets))
-    weights, bias = _nothing(features, run)
-    bias[:] = _NEVER
-    weights[:, model.classes_], bias[model.classes_] = rows.T, offsets
-    return weights, bias
 
 
 def load_network(run: Run) -> ProbeNetwork:
     """The network as the finished run left it."""
     config: Config = run.config.method
     stored = fit_head(run, config, extract(run, config)).load_arrays("head")
-    model = build(run)
-    model.head.kernel[...] = jnp.asarray(stored["weights"])
-    model.head.bias[...] = jnp.asarray(stored["bias"])
+    model = build(run, stored)
     model.eval()
     return model
 

@@ -10,6 +10,12 @@ STUDIES = {
         tuple(Row(f"{size} px", {"data.image_size": size}) for size in (128, 160, 224)),
         also=("mean_class_accuracy",),
     ),
+    "heads": Study(
+        "Heads on the same features",
+        "not in a paper",
+        tuple(Row(head, {"method.head": head}) for head in ("linear", "cosine", "knn")),
+        also=("calibration_error",),
+    ),
     "unseen": Study(
         "Retrieval of unseen classes",
         "frozen features; the half of the classes that HDCL searches",

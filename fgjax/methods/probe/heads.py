@@ -1,0 +1,159 @@
+"""What stands on the features: three heads, and how their one free number is chosen.
+
+linear   multinomial logistic regression; how strongly it is regularised
+cosine   the cosine to each class's mean; nothing is free
+knn      a vote of the nearest training images; how many of them
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgjax.evaluation import nearest
+
+HEADS = ("linear", "cosine", "knn")
+NEVER = -1e4  # the logit of a class without an image, which is never the answer
+_SCALE = 100.0  # of cosines, so that a temperature near 1 fits
+_SHARPNESS = 0.07  # of the votes, by similarity (DINO's)
+_LEAST = 1e-6  # share of the votes that a class has which nobody votes for
+
+Arrays = dict[str, np.ndarray]
+
+
+class Fitted(NamedTuple):
+    """A head, and how it came about.
+
+    Attributes:
+      chosen: the free number; 0 where there is none.
+      arrays: `weights` [D, K] and `bias` [K]; of knn `memory` [N, D], `labels` [N] and `count`.
+      outside: logits [N, K] of each training image by a head that was fitted without it; [0, K]
+        where no class has two images.
+    """
+
+    chosen: float
+    arrays: Arrays
+    outside: np.ndarray
+
+
+def fit(
+    head: str,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    candidates: Sequence[float],
+    folds: int,
+    iterations: int,
+    seed: int,
+) -> Fitted:
+    """A head with the candidate that has the highest accuracy over the folds.
+
+    Among equals the first wins. There are no more folds than the largest class has images; where
+    it has one, a candidate in the middle is taken.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    count = min(folds, int(np.bincount(labels).max()))
+    accuracies = np.zeros((max(count, 1), len(candidates)))
+    outside = np.full((len(candidates), len(labels), classes), NEVER, np.float32)
+    with warnings.catch_warnings():
+        # Small classes: a fold then lacks them. Few iterations: what is reached is what is meant.
+        warnings.simplefilter("ignore")
+        divided = ()
+        if count > 1:
+            splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+            divided = splitter.split(features, labels)
+        for fold, (own, judged) in enumerate(divided):
+            found = _heads(head, features[own], labels[own], classes, candidates, iterations)
+            for position, arrays in enumerate(found):
+                logits = outside[position, judged] = logits_of(arrays, features[judged], classes)
+                accuracies[fold, position] = np.mean(logits.argmax(axis=1) == labels[judged])
+        best = int(np.argmax(accuracies.mean(axis=0))) if count > 1 else len(candidates) // 2
+        chosen = candidates[best]
+        (arrays,) = _heads(head, features, labels, classes, (chosen,), iterations)
+    return Fitted(float(chosen), arrays, outside[best][: len(labels) * (count > 1)])
+
+
+def _heads(
+    head: str,
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    candidates: Sequence[float],
+    iterations: int,
+) -> Iterator[Arrays]:
+    """A head for each candidate; the linear ones each from where the one before ended."""
+    if head == "knn":
+        for candidate in candidates:
+            count = np.asarray(min(int(candidate), len(labels)), np.int32)
+            yield {"memory": features, "labels": labels.astype(np.int32), "count": count}
+    elif head == "cosine":
+        for _ in candidates:
+            yield _class_means(features, labels, classes)
+    else:
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(max_iter=iterations, warm_start=True)
+        for candidate in candidates:
+            model.set_params(C=candidate).fit(features, labels)
+            yield _of_all_classes(model, classes)
+
+
+def _class_means(features: np.ndarray, labels: np.ndarray, classes: int) -> Arrays:
+    """Unit vectors along the classes' means, as the weights of a linear head."""
+    sums = np.zeros((classes, features.shape[1]), np.float64)
+    np.add.at(sums, labels, features)
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    weights = _SCALE * (sums / np.maximum(norms, 1e-12)).T
+    known = np.bincount(labels, minlength=classes) > 0
+    bias = np.where(known, 0, NEVER)
+    return {"weights": weights.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def _of_all_classes(model: Any, classes: int) -> Arrays:
+    """Weights and bias of a fitted model for all classes, seen or not."""
+    rows, offsets = model.coef_, model.intercept_
+    if len(rows) == 1:  # of two classes there is one row, the difference of their logits
+        rows, offsets = (np.concatenate([-each, each]) / 2 for each in (rows, offsets))
+    arrays = empty("linear", rows.shape[1], classes)
+    arrays["bias"][:] = NEVER
+    arrays["weights"][:, model.classes_], arrays["bias"][model.classes_] = rows.T, offsets
+    return arrays
+
+
+def empty(head: str, width: int, classes: int, images: int = 1) -> Arrays:
+    """Zeros of a head's shapes."""
+    if head != "knn":
+        return {"weights": np.zeros((width, classes), np.float32),
+                "bias": np.zeros(classes, np.float32)}  # fmt: skip
+    return {"memory": np.zeros((images, width), np.float32),
+            "labels": np.zeros(images, np.int32), "count": np.asarray(1, np.int32)}  # fmt: skip
+
+
+def logits_of(arrays: Arrays, features: np.ndarray, classes: int) -> np.ndarray:
+    """Logits [N, K] of unit features [N, D]."""
+    if "memory" not in arrays:
+        return features @ arrays["weights"] + arrays["bias"]
+    scores, rows = nearest(features, arrays["memory"], count=int(arrays["count"]))
+    found = votes(jnp.asarray(scores), jnp.asarray(arrays["labels"][rows]), classes=classes)
+    logits = np.array(found)
+    logits[:, np.bincount(arrays["labels"], minlength=classes) == 0] = NEVER
+    return logits
+
+
+def votes(scores: jax.Array, labels: jax.Array, *, classes: int) -> jax.Array:
+    """Logits [B, K] of the neighbours' classes: log Σ_{i of the class} w_i, w = softmax(s / 0.07).
+
+    Args:
+      scores: cosines [B, k] of the nearest images.
+      labels: their classes [B, k].
+      classes: K. Who gets no vote has log 1e-6.
+    """
+    weights = jax.nn.softmax(scores / _SHARPNESS, axis=-1)
+    rows = jnp.arange(len(scores))[:, None]
+    shares = jnp.zeros((len(scores), classes), weights.dtype).at[rows, labels].add(weights)
+    return jnp.log(jnp.maximum(shares, _LEAST))
