@@ -19,7 +19,9 @@ HEADS = ("linear", "cosine", "knn")
 NEVER = -1e4  # the logit of a class without an image, which is never the answer
 _SCALE = 100.0  # of cosines, so that a temperature near 1 fits
 _SHARPNESS = 0.07  # of the votes, by similarity (DINO's)
-_LEAST = 1e-6  # share of the votes that a class has which nobody votes for
+# Share of a class that nobody votes for. With 1e-6 the few images whose class gets no vote decide
+# the temperature, and the calibration error of 100 birds is 0.10 on the folds; with 0.01, 0.026.
+_LEAST = 0.01
 
 Arrays = dict[str, np.ndarray]
 
@@ -151,7 +153,7 @@ def votes(scores: jax.Array, labels: jax.Array, *, classes: int) -> jax.Array:
     Args:
       scores: cosines [B, k] of the nearest images.
       labels: their classes [B, k].
-      classes: K. Who gets no vote has log 1e-6.
+      classes: K. Who gets no vote has log 0.01.
     """
     weights = jax.nn.softmax(scores / _SHARPNESS, axis=-1)
     rows = jnp.arange(len(scores))[:, None]
