@@ -20,7 +20,7 @@ def test_neighbours_ranked_again_use_the_same_network(finished_hdcl, ranking, tm
     config.method.ranking, config.reuse = ranking, str(finished_hdcl)
     config.method.beside_softmax = False
     results = main.run(config, tmp_path / "again", figures=False)
-    assert not (tmp_path / "again" / "embedding" / "checkpoints").exists()
+    assert not (tmp_path / "again" / "embedding").exists()
     arrays = dict(np.load(finished_hdcl / "embedding" / "after.npz"))
     unit, labels = arrays["embeddings"].astype(float), arrays["labels"]
     own = np.arange(len(labels))

@@ -53,10 +53,10 @@ QUICK = ("resnet18",)
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in golden.NAMES],
 )
 def test_maps_statistics_and_logits_are_torchvisions(name, weights_file):
-    """At evaluation to 1e-5 of each array's norm, in a training step to 3e-4, in float32.
+    """At evaluation to 1e-5 of each array's norm, in a training step to 1e-4, in float32.
 
     Batch norm over four images amplifies rounding. Inception's last map is off by 1.1e-4 in
-    float32 and by 4e-13 in float64 (golden.py), so what is left is rounding.
+    float32 and by 4e-13 in float64 (golden.py): it alone may be off by 2e-4.
     """
     wanted = GOLDEN[name]["arrays"]
     found = golden.ours(name, weights_file(name))
@@ -67,7 +67,8 @@ def test_maps_statistics_and_logits_are_torchvisions(name, weights_file):
         own_norm, *own = golden.projections(key, found[key])
         assert own_norm == pytest.approx(norm, rel=golden.TOLERANCE), key
         # A relative error ε moves a projection by ε times a normal variable.
-        atol = 4 * (1e-5 if key.startswith("eval/") else 3e-4)
+        training = 2e-4 if name == "inception_v3" else golden.TOLERANCE
+        atol = 4 * (1e-5 if key.startswith("eval/") else training)
         np.testing.assert_allclose(own, projected, atol=atol, err_msg=key)
         checked += 1
     maps = {k.partition("/")[2] for k in wanted if k.startswith("train/")}

@@ -76,7 +76,7 @@ STUDIES = {
     ),
     "levers": Study(
         "What the paper leaves open, one at a time",
-        "Our question; judged on held-out images",
+        "Our question; on test, where nothing is chosen",
         (
             Row("as the config has it", _ALONE, None, _COARSE),
             Row(
