@@ -23,9 +23,10 @@ import numpy as np
 CPU_CASES = (("resnet18", 96, 8), ("resnet18", 96, 32), ("resnet50", 224, 8), ("resnet50", 224, 32),
              ("vgg16", 224, 8), ("vgg16", 224, 32), ("efficientnet_lite0", 128, 32),
              ("efficientnet_lite0", 160, 32))  # fmt: skip
-GPU_CASES = (("resnet50", 448, 64), ("resnet50", 448, 128))
+GPU_CASES = (("resnet50", 224, 128), ("resnet50", 448, 64), ("efficientnet_lite0", 224, 64))
 # Multiplications and additions of a forward pass for one image; a step takes three times as many.
-FLOPS = {("resnet50", 448): 4 * 2 * 4.09e9}
+FLOPS = {("resnet50", 224): 2 * 4.09e9, ("resnet50", 448): 4 * 2 * 4.09e9,
+         ("efficientnet_lite0", 224): 2 * 0.385e9}  # fmt: skip
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # bfloat16, dense
 
 

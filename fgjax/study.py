@@ -3,11 +3,13 @@
 fgjax study aircraft:lapm,demo list                       what the method has
 fgjax study aircraft:lapm,demo table5 --seeds=3           train, measure, write table and picture
 fgjax study aircraft:lapm,demo table5 --seeds=3 --publish add the numbers to results/*.csv
+fgjax study aircraft:lapm,demo baseline --rows=LAPM      some of the rows
 
 Rows share the stages in which they agree, finished rows are skipped, a stopped study goes on; with
 --publish also rows that are in results/ already, in a fresh clone, too.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -62,6 +64,7 @@ class Runner:
       folder: where each run has its workdir.
       pool: of stages that rows share.
       published: folder of results/*.csv to read and add to; None for neither.
+      rows: names of those that are wanted; all by default.
     """
 
     def __init__(
@@ -72,10 +75,11 @@ class Runner:
         folder: pathlib.Path,
         pool: pathlib.Path,
         published: pathlib.Path | None = None,
+        rows: tuple[str, ...] = (),
     ):
         self._config, self._settings = config, settings
         self._base = override(config, settings)
-        self.name, self.study = name, study_of(config, name)
+        self.name, self.study = name, with_rows(study_of(config, name), rows)
         self._folder, self._pool, self._published = folder, pool, published
 
     def run(self, seeds: list[int]) -> dict[str, list[dict]]:
@@ -146,6 +150,21 @@ def study_of(config: Config, name: str) -> Study:
     return studies[name]
 
 
+def with_rows(study: Study, names: tuple[str, ...]) -> Study:
+    """The study with some of its rows, in its own order; no names: all of them.
+
+    Raises:
+      UserError: a name is none of its rows'; lists them.
+    """
+    known = [row.name for row in study.rows]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--rows: this study has no row {name!r}; it has {'; '.join(known)}.")
+    if not names:
+        return study
+    return dataclasses.replace(study, rows=tuple(r for r in study.rows if r.name in names))
+
+
 def _in_parallel(arguments: list[str], seeds: list[int], jobs: int) -> None:
     """One process per seed, `jobs` at a time; seeds share no stages."""
     waiting = list(seeds)
@@ -181,6 +200,7 @@ def _parser():
     parser.add_argument("study", help="such as table5; `list` shows what the method has")
     parser.add_argument("--seeds", type=int, default=3, help="how many (3)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--rows", default="", metavar="ROW;ROW", help="only these (all)")
     parser.add_argument("--jobs", type=int, default=1, help="seeds trained at once (1)")
     parser.add_argument("--workdir", type=pathlib.Path, help="default runs/studies/CONFIG")
     parser.add_argument(
@@ -229,6 +249,7 @@ def command(arguments: list[str] | None = None) -> None:
         folder,
         root / "stages",
         options.results if options.publish else None,
+        tuple(name.strip() for name in options.rows.split(";") if name.strip()),
     )
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     if options.jobs > 1:

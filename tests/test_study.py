@@ -203,6 +203,15 @@ def test_another_dataset_or_file_is_refused(tmp_path):
         results.read(tmp_path)
 
 
+def test_some_rows_of_a_study(tiny_config):
+    whole = study.study_of(tiny_config, "baseline")
+    some = study.with_rows(whole, ("LAPM", "cross-entropy, equal epochs"))
+    assert [row.name for row in some.rows] == ["cross-entropy, equal epochs", "LAPM"]
+    assert study.with_rows(whole, ()) is whole
+    with pytest.raises(UserError, match="no row 'lapm'; it has cross-entropy, equal epochs; "):
+        study.with_rows(whole, ("lapm",))
+
+
 def test_an_unknown_study_lists_what_there_is(tiny_config):
     with pytest.raises(UserError, match=r"'table9' is not known.*table5: Adaptive margin"):
         study.study_of(tiny_config, "table9")

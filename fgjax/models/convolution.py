@@ -8,7 +8,9 @@ What XLA does badly on a CPU, found by profiling training steps, and what is don
 - the gradient of max pooling: here the window's winner is remembered, and each phase of the input
   gathers from the few windows that it lies in.
 
-On GPUs the first two are library calls as before and the third is one kernel, not many.
+On GPUs the first two are the plain operation with JAX's own gradient: the products of a strided
+1×1 convolution's gradient end XLA there (jaxlib 0.11.2: a failed check while it fuses them). The
+third is one kernel, not many.
 """
 
 import functools
@@ -16,6 +18,8 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+
+from fgjax.models import sums
 
 Pair = tuple[int, int]
 
@@ -32,6 +36,8 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pair) -> 
     Returns:
       [B, (H + 2p − h) // stride + 1, …, O].
     """
+    if not sums.by_hand():
+        return _plain(x, kernel, stride, padding)
     if kernel.shape[:2] == (1, 1) and padding == (0, 0):
         if stride > 1:
             x = x[:, ::stride, ::stride]

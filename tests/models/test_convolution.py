@@ -22,6 +22,18 @@ def numbers(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
+@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 2)])
+def test_on_gpus_it_is_the_plain_operation(monkeypatch, size, stride):
+    """XLA ends the process there over the products of a strided 1×1 convolution's gradient."""
+    monkeypatch.setattr(convolution.sums, "by_hand", lambda: False)
+    x, k = numbers(0, 2, 8, 8, 3), numbers(1, size, size, 3, 4)
+    call = lambda x, k: convolution.convolve(x, k, stride=stride, padding=(0, 0))  # noqa: E731
+    program = str(jax.make_jaxpr(lambda x, k: jax.vjp(call, x, k)[1](call(x, k)))(x, k))
+    assert "dot_general" not in program and "custom_vjp" not in program
+    assert program.count("conv_general_dilated[") == 4  # twice forward, once for each argument
+    np.testing.assert_allclose(call(x, k), plain(x, k, stride, (0, 0)), rtol=1e-6)
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     size=st.tuples(st.integers(5, 13), st.integers(5, 13)),

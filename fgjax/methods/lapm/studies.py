@@ -69,6 +69,18 @@ STUDIES = {
         ),
         notes=("images_forwarded",),
     ),
+    "budget": Study(
+        "One budget of forwarded images, as many steps",
+        "not in the paper",
+        (
+            Row("cross-entropy", {**_CROSS_ENTROPY, **_FOUR_TIMES, **_FOUR_TIMES_THE_BATCH}),
+            Row("CutMix", {**_CUTMIX, **_FOUR_TIMES, **_FOUR_TIMES_THE_BATCH}),
+            Row("sets mixed by parts, λ = 1", _MIXING),
+            Row("LAPM", {}),
+        ),
+        also=("held_out_top1",),
+        notes=("images_forwarded",),
+    ),
     "diagnosis": Study(
         "Is it the data, the parts or the loss?",
         "not in the paper",
