@@ -271,6 +271,26 @@ def _write(runner: Runner, summaries, folder: pathlib.Path, arguments, seeds: in
     draw = figures.surface if runner.study.axes else figures.bars
     draw(runner.study, summaries, folder / f"{runner.name}.png")
     print(table)
+    print(f"report: {_report(runner.study, summaries, folder, f'fgjax study {words}')}")
+
+
+def _report(study: Study, summaries, folder: pathlib.Path, command: str) -> pathlib.Path:
+    from fgjax.report import study as report
+
+    count = lambda cell: f"{cell.mean:,.0f}" if cell.values else ""  # noqa: E731
+    lines = [
+        report.Line(
+            one.row.name,
+            tuple(100 * value for value in one.main.values),
+            tuple([cell.percent() for cell in one.also] + [count(cell) for cell in one.notes]),
+        )
+        for one in summaries
+    ]
+    columns = [f"{name} (%)" for name in study.also] + [n.replace("_", " ") for n in study.notes]
+    return report.write(
+        folder, title=study.title, source=study.source, metric=study.metric, columns=columns,
+        lines=lines, command=command,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
