@@ -143,7 +143,7 @@ def _gallery(results: list[dict], path: pathlib.Path, *, most: int = 12) -> None
     left_out = len(results) - len(shown)
     note = f" ({left_out} further queries are not drawn)" if left_out else ""
     title = f"queries and the most similar images, by cosine{note}"
-    drawing.sheet(images, captions, path, columns=columns, title=title)
+    drawing.sheet(images, captions, path, columns=columns, title=title, listed=False)
 
 
 def _thumbnail(file: pathlib.Path, side: int = 224) -> np.ndarray:

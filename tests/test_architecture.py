@@ -26,7 +26,9 @@ FLOORS = (
     ("config_files", "main"),
     ("command_line", "dry_run"),
     ("tables", "train", "predict", "compare", "doctor"),
-    ("search", "study", "cli"),
+    ("search", "study"),
+    ("serve",),
+    ("cli",),
     ("__main__",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -53,8 +53,12 @@ def sheet(
     columns: int,
     title: str,
     heads: Sequence[str] = (),
+    listed: bool = True,
 ) -> None:
-    """Images in rows with a caption under each; photographs want a path that ends with .webp."""
+    """Images in rows with a caption under each; photographs want a path that ends with .webp.
+
+    `listed=False` leaves captions.json beside it alone.
+    """
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
     below, above = 0.1 + 0.14 * lines, 0.35 + 0.17 * title.count("\n") + 0.2 * bool(heads)
@@ -75,7 +79,7 @@ def sheet(
         if number < len(heads):
             axis.set_title(heads[number], fontsize=9)
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
-    write(figure, path, caption=title)
+    write(figure, path, caption=title if listed else "")
 
 
 def save(figure, path: pathlib.Path, *, caption: str, top: float = 1.0) -> None:
@@ -85,11 +89,13 @@ def save(figure, path: pathlib.Path, *, caption: str, top: float = 1.0) -> None:
 
 
 def write(figure, path: pathlib.Path, *, caption: str) -> None:
-    """Write a figure as it is, with a sentence that says what it shows, and let it go."""
+    """Write a figure as it is, and let it go; what it shows goes into captions.json, if said."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lossy = {"pil_kwargs": {"quality": 85, "method": 4}} if path.suffix == ".webp" else {}
     figure.savefig(path, dpi=110, **lossy)
     plt.close(figure)
+    if not caption:
+        return
     listed = captions(path.parent) | {path.name: " ".join(caption.split())}
     text = json.dumps(listed, ensure_ascii=False, indent=1)
     (path.parent / CAPTIONS).write_text(text, encoding="utf-8")

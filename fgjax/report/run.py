@@ -91,7 +91,7 @@ class Answers:
             stored["probabilities"] if self._are_scores else softmax(self.logits / temperature)
         )
 
-    def _name(self, label: int) -> str:
+    def _name(self, label: Any) -> str:
         return self._run.dataset.name_of(int(label))
 
     def _photograph(self, row: int, caption: str, note: str = "") -> Photograph:

@@ -1,0 +1,203 @@
+"""The server: a page, a JSON API with a schema, and limits."""
+
+import contextlib
+import dataclasses
+import importlib.resources
+import logging
+import secrets
+from collections.abc import AsyncIterator
+
+import anyio.to_thread
+import fastapi
+import pydantic
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from fgjax import __version__
+from fgjax.data import images
+from fgjax.errors import UserError
+from fgjax.serve.answers import Answers
+from fgjax.serve.batching import Batcher, Busy
+
+log = logging.getLogger(__name__)
+
+PAGE = importlib.resources.files("fgjax.serve") / "page.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one request, and all that wait, may take.
+
+    Attributes:
+      images: of a request.
+      bytes: of an image.
+      pixels: of an image, by its header, before anything is decoded.
+      waiting: images in the queue; more are answered by 429.
+    """
+
+    images: int = 16
+    bytes: int = 20_000_000
+    pixels: int = 50_000_000
+    waiting: int = 64
+
+    @property
+    def body(self) -> int:
+        """Bytes of a whole request."""
+        return self.images * self.bytes + 100_000
+
+
+class Guess(pydantic.BaseModel):
+    """A class and how likely it is."""
+
+    name: str = pydantic.Field(alias="class")
+    probability: float
+
+
+class Neighbour(pydantic.BaseModel):
+    """An image of the index."""
+
+    name: str
+    similarity: float = pydantic.Field(description="cosine, at most 1")
+    thumbnail: str = pydantic.Field(description="an address for <img>, or nothing")
+
+
+class Answer(pydantic.BaseModel):
+    """What is said of an image; boxes are top, left, bottom, right as shares of the image."""
+
+    file: str
+    error: str | None = pydantic.Field(default=None, description="why there is no answer")
+    top: list[Guess] = []
+    box: list[float] | None = pydantic.Field(
+        default=None, description="the object, if it was looked for"
+    )
+    parts: list[list[float]] = []
+    neighbours: list[Neighbour] = []
+
+
+class Model(pydantic.BaseModel):
+    """What answers."""
+
+    name: str
+    method: str
+    dataset: str
+    classes: list[str]
+    top1: float | None = pydantic.Field(description="share of test images named right")
+    recall_at_1: float | None
+    calibrated: bool = pydantic.Field(description="whether probabilities mean what they say")
+    index: int = pydantic.Field(description="images that similar ones are looked for among")
+
+
+class Problem(pydantic.BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+_REFUSALS = {code: {"model": Problem} for code in (413, 422, 429)}
+
+
+def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAPI:
+    """An ASGI application that answers by a run. It keeps nothing and changes nothing."""
+    limits = limits or Limits()
+    batcher: Batcher = Batcher(answers, most=answers.batch_size, waiting=limits.waiting)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        await batcher.stop()
+
+    app = fastapi.FastAPI(
+        title=f"fgjax: {answers.title}", version=__version__, lifespan=lifespan,
+        docs_url=None, redoc_url=None,  # their pages load scripts from elsewhere
+    )  # fmt: skip
+    _guard(app, limits)
+    page = PAGE.read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    def show() -> HTMLResponse:
+        nonce = secrets.token_urlsafe(16)
+        return HTMLResponse(
+            page.replace("NONCE", nonce),
+            headers={
+                "Content-Security-Policy": (
+                    f"default-src 'none'; img-src 'self' data: blob:; connect-src 'self'; "
+                    f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; "
+                    "form-action 'none'; frame-ancestors 'none'"
+                )
+            },
+        )
+
+    @app.get("/api/model")
+    def model() -> Model:
+        """What answers, and how good it was on its test images."""
+        return Model(**answers.about)
+
+    @app.post("/api/predict", responses=_REFUSALS)  # type: ignore[arg-type]
+    async def predict(files: list[fastapi.UploadFile]) -> list[Answer]:
+        """An answer for each image, in the order sent; an image that cannot be read says why."""
+        if len(files) > limits.images:
+            raise fastapi.HTTPException(
+                413, f"{len(files)} images are too many: send at most {limits.images} at once."
+            )
+        given = [(_plain(file.filename), await file.read(limits.bytes + 1)) for file in files]
+        checked = await anyio.to_thread.run_sync(
+            lambda: [_checked(name, data, limits) for name, data in given]
+        )
+        fine = [one for one in checked if isinstance(one, images.Encoded)]
+        try:
+            found = iter(await batcher(fine))
+        except Busy:
+            raise fastapi.HTTPException(
+                429, "too many images are waiting: try again in a moment.", {"Retry-After": "2"}
+            ) from None
+        return [
+            Answer(file=name, error=one)
+            if isinstance(one, str)
+            else Answer(file=name, **next(found))
+            for (name, _), one in zip(given, checked, strict=True)
+        ]
+
+    return app
+
+
+def _guard(app: fastapi.FastAPI, limits: Limits) -> None:
+    """Refuse bodies by their announced length, and tell nobody more than needed."""
+
+    @app.middleware("http")
+    async def guarded(request: fastapi.Request, call_next):
+        if request.method == "POST":
+            length = request.headers.get("content-length", "")
+            if not length.isdigit():
+                return JSONResponse({"detail": "say how long the request is."}, 411)
+            if int(length) > limits.body:
+                return JSONResponse(
+                    {"detail": f"the request is too large: at most {limits.body:,} bytes."}, 413
+                )
+        response = await call_next(request)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def _plain(name: str | None) -> str:
+    """A file's name without folders, for the answer."""
+    return (name or "image").replace("\\", "/").rsplit("/", 1)[-1][:200]
+
+
+def _checked(name: str, data: bytes, limits: Limits) -> images.Encoded | str:
+    """The image, or why it is none."""
+    if len(data) > limits.bytes:
+        return f"{name} is larger than {limits.bytes:,} bytes."
+    if not data:
+        return f"{name} is empty."
+    try:
+        height, width = images.size_of(data)
+    except ValueError:
+        return f"{name} is no image that can be read: send JPEG, PNG, WebP or BMP."
+    if height * width > limits.pixels:
+        return f"{name} has {width} × {height} pixels, more than {limits.pixels:,}."
+    try:
+        return images.check(data, name)
+    except UserError as error:
+        return str(error)
