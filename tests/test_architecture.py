@@ -17,7 +17,7 @@ FLOORS = (
     ("models", "data"),
     ("training",),
     ("evaluation",),
-    ("figures",),
+    ("figures", "galleries"),
     ("report",),
     ("methods.shared",),
     ("methods.*",),

@@ -15,6 +15,8 @@ TITLES = {
     "fgjax.training": "Training",
     "fgjax.figures": "Figures",
     "fgjax.report": "Reports",
+    "fgjax.galleries": "Galleries",
+    "fgjax.serve": "Server",
     "fgjax.methods": "Methods",
 }
 

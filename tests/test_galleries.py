@@ -1,0 +1,187 @@
+"""Galleries: what is added is found, whatever others do meanwhile and wherever one dies."""
+
+import errno
+import json
+import multiprocessing
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgjax.errors import UserError
+from fgjax.galleries import Entry, Snapshot, Store, store
+
+D = 8
+
+
+def unit(rows, seed=0):
+    found = np.random.default_rng(seed).normal(size=(rows, D)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def entry(number):
+    return Entry(f"{number}.jpg", f"digest-{number}")
+
+
+VECTORS = unit(200)
+
+
+def add(gallery, numbers):
+    return gallery.add(VECTORS[list(numbers)], [entry(n) for n in numbers])
+
+
+def held(gallery):
+    """{digest: embedding}."""
+    snapshot = gallery.open()
+    vectors = np.concatenate(list(snapshot.blocks())) if len(snapshot) else np.zeros((0, D))
+    return {e.digest: v for e, v in zip(snapshot.entries, vectors, strict=True)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "remove"]), st.sets(st.integers(0, 29), max_size=12)),
+        max_size=8,
+    )
+)
+def test_it_holds_what_was_added_less_what_was_removed(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("gallery")
+    gallery, wanted = Store(folder / "g", "model"), set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "MOST", 7)  # several segments
+        add(gallery, [40])
+        for what, numbers in steps:
+            numbers = sorted(numbers)
+            if what == "add":
+                assert add(gallery, numbers) == len(set(numbers) - wanted)
+                wanted |= set(numbers)
+            else:
+                gone = gallery.remove([entry(n).digest for n in numbers])
+                assert gone == len(set(numbers) & wanted)
+                wanted -= set(numbers)
+            found = held(gallery)
+            assert set(found) == {entry(n).digest for n in wanted | {40}}
+            for n in wanted:
+                np.testing.assert_array_equal(found[entry(n).digest], VECTORS[n])
+    on_disk = {path.stem.partition("-")[2] for path in (folder / "g").glob("vectors-*")}
+    assert on_disk == set(json.loads((folder / "g" / "manifest.json").read_text())["segments"])
+
+
+def test_search_is_exact_over_all_segments(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MOST", 16)
+    gallery = Store(tmp_path / "g", "model")
+    for begin in range(0, 100, 10):
+        add(gallery, range(begin, begin + 10))
+    queries = unit(5, seed=1)
+    found = gallery.open().search(queries, 7)
+    scores = queries.astype(np.float64) @ VECTORS[:100].T.astype(np.float64)
+    for row, matches in enumerate(found):
+        order = np.argsort(-scores[row], kind="stable")[:7]
+        assert [m.entry.digest for m in matches] == [entry(n).digest for n in order]
+        assert [m.score for m in matches] == pytest.approx(scores[row][order], abs=1e-5)
+    assert len(gallery.open().search(queries, 500)[0]) == 100
+    assert Snapshot([], []).search(queries, 3) == [[]] * 5
+
+
+def test_pairs_that_are_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "MOST", 4)
+    vectors = unit(10, seed=3)
+    near = vectors[2] + 0.01 * vectors[3]
+    vectors[7] = near / np.linalg.norm(near)
+    gallery = Store(tmp_path / "g", "model")
+    gallery.add(vectors, [entry(n) for n in range(10)])
+    ((one, other, score),) = gallery.open().alike(0.999)
+    assert (one, other) == (entry(2), entry(7)) and score == pytest.approx(0.99995, abs=1e-4)
+    assert len(gallery.open().alike(-1)) == 45  # all pairs, once
+
+
+def test_a_snapshot_stays_what_it_was(tmp_path):
+    gallery = Store(tmp_path / "g", "model")
+    add(gallery, range(10))
+    before = gallery.open()
+    gallery.remove(["3.jpg"])
+    add(gallery, range(10, 20))
+    assert [e.file for e in before.entries] == [f"{n}.jpg" for n in range(10)]
+    np.testing.assert_array_equal(np.concatenate(list(before.blocks())), VECTORS[:10])
+    assert before.search(VECTORS[3:4], 1)[0][0].entry == entry(3)
+
+
+def _add_often(folder, first):
+    gallery = Store(folder, "model")
+    for n in range(first, first + 20):
+        gallery.add(VECTORS[[n]], [entry(n)])
+
+
+def test_processes_add_and_one_searches_at_the_same_time(tmp_path):
+    folder = tmp_path / "g"
+    add(Store(folder, "model"), [199])
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_add_often, args=(folder, n)) for n in (0, 20)]
+    for other in others:
+        other.start()
+    sizes = [1]
+    while any(other.is_alive() for other in others):
+        snapshot = Store(folder, "model").open()
+        assert sum(len(block) for block in snapshot.blocks()) == len(snapshot)
+        sizes.append(len(snapshot))
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
+    assert sizes == sorted(sizes)
+    assert set(held(Store(folder, "model"))) == {entry(n).digest for n in (*range(40), 199)}
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_full_disk_leaves_it_as_it_was(tmp_path, monkeypatch, fails_at):
+    gallery = Store(tmp_path / "g", "model")
+    add(gallery, range(5))
+    files, before = sorted(p.name for p in gallery.folder.iterdir()), held(gallery)
+    calls = []
+
+    def fsync(_):
+        calls.append(1)
+        if len(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", fsync)
+    with pytest.raises(UserError, match=r"the disk is full.*as it was before"):
+        add(gallery, range(5, 9))
+    assert held(gallery).keys() == before.keys()
+    assert sorted(p.name for p in gallery.folder.iterdir()) == files
+
+
+def test_what_a_dead_process_left_is_swept_away(tmp_path):
+    gallery = Store(tmp_path / "g", "model")
+    add(gallery, range(5))
+    for name in ("vectors-dead.npy", "entries-dead.json", "vectors-half.npy.77.part"):
+        (gallery.folder / name).write_bytes(b"x")
+    add(gallery, range(5, 6))
+    assert not list(gallery.folder.glob("*dead*")) and not list(gallery.folder.glob("*.part"))
+    assert len(held(gallery)) == 6
+
+
+def test_refusals(tmp_path):
+    gallery = Store(tmp_path / "g", "model")
+    with pytest.raises(UserError, match="there is no index"):
+        gallery.open()
+    with pytest.raises(UserError, match="there is no index"):
+        gallery.remove(["x"])
+    add(gallery, range(3))
+    with pytest.raises(UserError, match="was made by another model"):
+        Store(gallery.folder, "other").open()
+    with pytest.raises(UserError, match="of 8 dimensions, not 4"):
+        gallery.add(np.ones((1, 4)), [Entry("a", "b")])
+    manifest = json.loads((gallery.folder / "manifest.json").read_text())
+    damaged = tmp_path / "damaged"
+    shutil.copytree(gallery.folder, damaged)
+    (damaged / f"vectors-{manifest['segments'][0]}.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(UserError, match="is damaged"):
+        Store(damaged, "model").open()
+    (damaged / f"vectors-{manifest['segments'][0]}.npy").unlink()
+    with pytest.raises(UserError, match="is damaged"):
+        Store(damaged, "model").open()
+    (damaged / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(UserError, match="of format 2"):
+        Store(damaged, "model").open()
