@@ -7,7 +7,7 @@ from fgjax.data.datasets import Dataset
 from fgjax.methods.hdcl import figures, in_batch, method
 from fgjax.methods.hdcl.heads import CenterHead
 from fgjax.methods.shared.embedding import embeddings_of
-from fgjax.methods.shared.paper import Equation, Paper, Place, Reported
+from fgjax.methods.shared.paper import Equation, Paper, Place
 
 PAPER = Paper(
     title="Hard Decorrelated Centralized Loss for fine-grained image retrieval",
@@ -63,19 +63,5 @@ PAPER = Paper(
         Place("Table 6", "K̂", ("table6",)),
         Place("Eq. 11", "with and without decorrelation", ("decorrelation",)),
         Place("Table 7", "recognition", ("table7",)),
-    ),
-    reported=(
-        Reported("cub", "resnet50", "recall@1", 69.5, "Table 4"),
-        Reported("cars", "resnet50", "recall@1", 84.4, "Table 4"),
-        Reported("fgvc_aircraft", "resnet50", "recall@1", 71.1, "Table 4"),
-        Reported("dogs", "resnet50", "recall@1", 88.1, "Table 4"),
-        Reported("flowers", "resnet50", "recall@1", 95.9, "Table 4"),
-        Reported("pets", "resnet50", "recall@1", 98.8, "Table 4"),
-        Reported("cub", "resnet50", "top1", 82.1, "Table 7"),
-        Reported("cars", "resnet50", "top1", 88.2, "Table 7"),
-        Reported("fgvc_aircraft", "resnet50", "top1", 78.7, "Table 7", "without a warm-up"),
-        Reported("dogs", "resnet50", "top1", 88.6, "Table 7"),
-        Reported("flowers", "resnet50", "top1", 95.5, "Table 7"),
-        Reported("pets", "resnet50", "top1", 93.9, "Table 7"),
     ),
 )  # fmt: skip
