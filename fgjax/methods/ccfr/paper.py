@@ -1,6 +1,7 @@
 """CCFR's equations, figures and tables, each beside what it is here."""
 
 from fgjax import losses
+from fgjax.data.datasets import load_dataset
 from fgjax.evaluation.rerank import class_similarities, rerank, rescore
 from fgjax.localization import regions as geometry
 from fgjax.methods.ccfr import figures, global_features, hierarchy, regions, reranking
@@ -59,6 +60,8 @@ PAPER = Paper(
               (figures.coverage,)),
     ),
     tables=(
+        Place("Table 1", "datasets", (load_dataset,)),
+        Place("Table 2", "beside other methods", ("table2",)),
         Place("Table 3", "component by component", ("table3",)),
         Place("Table 4", "retrieval, classification, both", ("table4",)),
     ),

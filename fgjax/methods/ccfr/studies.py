@@ -43,7 +43,7 @@ def for_dataset(name: str) -> dict[str, Study]:
     three = {
         "retrieval": ("retrieval", "retrieval_top1"),
         "classification": ("classification", _COARSE),
-        "CCFR": ("", ""),
+        "CCFR": ("both", ""),
     }
     return {
         **STUDIES,

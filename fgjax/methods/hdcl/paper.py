@@ -57,11 +57,13 @@ PAPER = Paper(
     ),
     tables=(
         Place("Table 1", "losses", ("table1",)),
+        Place("Table 2", "classes that train, classes that are searched", (Dataset.zero_shot,)),
         Place("Table 3", "VGG-19", ("table3",)),
         Place("Table 4", "ResNet-50", ("table4",)),
         Place("Table 5", "ResNet-101", ("table5",)),
-        Place("Table 6", "K̂", ("table6",)),
+        Place("Table 6", "K̂", ("table6", "table6_vgg19", "table6_resnet101")),
         Place("Eq. 11", "with and without decorrelation", ("decorrelation",)),
-        Place("Table 7", "recognition", ("table7",)),
+        Place("Table 7", "recognition",
+              ("table7", "table7_vgg19", "table7_densenet161", "table7_inception_v3")),
     ),
 )  # fmt: skip
