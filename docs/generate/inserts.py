@@ -79,11 +79,14 @@ def reported(paper: str, *, up: str) -> str:
     blocks = []
     for table, cells in printed.read(f"fgjax.methods.{paper}").tables().items():
         datasets = {printed.DATASETS[cell.dataset] for cell in cells if cell.dataset}
-        title = ": ".join(filter(None, (table, titles.get(table, ""))))
+        title = ": ".join(filter(None, (table, titles.get(table, "") or cells[0].setting)))
         if len(datasets) == 1 and datasets != {titles.get(table)}:
             title += f" ({datasets.pop()})"
         blocks += ['<details markdown="1">', f"<summary>{title}</summary>",
-                   "\n".join(_printed_lines(cells, paper.upper())), "</details>"]  # fmt: skip
+                   "\n".join(_printed_lines(cells, paper.upper()))]  # fmt: skip
+        notes = [f"{cell.value} ({cell.measure}): {cell.note}" for cell in cells if cell.note]
+        blocks += [f"*As printed. {'; '.join(dict.fromkeys(notes))}.*"] * bool(notes)
+        blocks.append("</details>")
     return "\n\n".join(blocks)
 
 
@@ -100,8 +103,7 @@ def _printed_lines(cells: printed.Numbers, own: str) -> list[str]:
         year = f" ({cell.year})" if cell.year else ""
         dataset = printed.DATASETS.get(cell.dataset, "") if across == "measure" else ""
         row = (dataset, cell.backbone, method + year, cell.setting)
-        hint = f'<abbr title="{cell.note}">{cell.value}</abbr>' if cell.note else cell.value
-        rows.setdefault(row, {})[getattr(cell, across)] = hint
+        rows.setdefault(row, {})[getattr(cell, across)] = cell.value
     heads = ("dataset", "network", "method", "setting")
     shown = [place for place in range(len(heads)) if len({row[place] for row in rows}) > 1]
     unit = cells[0].measure + " (%)" * ("top" in cells[0].measure)
