@@ -238,7 +238,7 @@ def command(arguments: list[str] | None = None) -> None:
     config = config_files.load(options.config)
     if options.study == "list":
         for name, study in methods.studies(config).items():
-            print(f"{name:14s} {study.title} ({study.source})")
+            print(f"{name:20s} {study.title} ({study.source})")
         return
     flags = study_of(config, options.study).flags
     if flags:  # refused here, before anything trains, where the config has no such flag
