@@ -4,6 +4,7 @@
     fgjax predict --workdir=RUN IMAGES…         classes, object and parts of images
     fgjax search  --workdir=RUN --index=FOLDER  find the images most like a given one
     fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
+    fgjax compare RUN RUN…                      finished runs side by side, image by image
     fgjax doctor  --config=cub                  what stands between this machine and a training
     fgjax configs                               every config with its methods and flags
 
@@ -21,6 +22,7 @@ COMMANDS = {
     "predict": "fgjax.predict",
     "search": "fgjax.search",
     "study": "fgjax.study",
+    "compare": "fgjax.compare",
     "doctor": "fgjax.doctor",
     "configs": "fgjax.config_files",
 }

@@ -101,7 +101,8 @@ class Config:
     last_stride: int = 2  # of the backbone's last stage; 1 doubles the last map
     pooling: str = "average"  # average | max | max_average, of the last map
     dropout: float = 0.0  # share of the pooled feature that training drops
-    # Maps of the backbone (stem,stage1) or globs of its modules (stages.0.*) that no stage changes.
+    # Maps of the backbone (stem,stage1), globs of its modules (stages.0.*) or all of its
+    # batch_norms, which no stage changes.
     freeze: str = added("", before="")
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)

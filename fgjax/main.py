@@ -156,6 +156,7 @@ def run(
     write_json(workdir / "results.json", results)
     if figures:
         draw(context)
+        report(context, results)
     return results
 
 
@@ -174,6 +175,13 @@ def draw(run: Run) -> None:
     if own is not None:
         own.draw(run)
     log.info("pictures are in %s", run.workdir / "figures")
+
+
+def report(run: Run, results: dict[str, Any]) -> None:
+    """`workdir`/report.html, from the results and the pictures."""
+    from fgjax import report  # draws, too
+
+    log.info("report: %s", report.write(run, results))
 
 
 def protocol(config: Config, dataset: Dataset, context: Run) -> dict[str, Any]:

@@ -277,6 +277,26 @@ def _write(runner: Runner, summaries, folder: pathlib.Path, arguments, seeds: in
     draw = figures.surface if runner.study.axes else figures.bars
     draw(runner.study, summaries, folder / f"{runner.name}.png")
     print(table)
+    print(f"report: {_report(runner.study, summaries, folder, f'fgjax study {words}')}")
+
+
+def _report(study: Study, summaries, folder: pathlib.Path, command: str) -> pathlib.Path:
+    from fgjax.report import study as report
+
+    _, _, *further = tables.columns(study, summaries)
+    lines = [
+        report.Line(
+            one.row.name,
+            tuple(100 * value for value in one.main.values),
+            tuple(cells[place] for _, cells in further),
+        )
+        for place, one in enumerate(summaries)
+    ]
+    columns = [head for head, _ in further]
+    return report.write(
+        folder, title=study.title, source=study.source, metric=study.metric, columns=columns,
+        lines=lines, command=command,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

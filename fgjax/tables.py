@@ -134,35 +134,35 @@ def markdown(study: Study, summaries: list[Summary]) -> list[str]:
 
 
 def _row_lines(study: Study, summaries: list[Summary]) -> list[str]:
-    columns = _columns(study, summaries)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(cells) + " |" for cells in zip(*columns.values())]
+    heads, cells = zip(*columns(study, summaries))
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return lines + ["| " + " | ".join(line) + " |" for line in zip(*cells)]
 
 
-def _columns(study: Study, summaries: list[Summary]) -> dict[str, list[str]]:
-    """{head: its cells}; what no row has a number of is left out."""
+def columns(study: Study, summaries: list[Summary]) -> list[tuple[str, list[str]]]:
+    """(head, its cells): the row's name, its metric, and all that any row has beside them."""
     remarks = {summary.remark for summary in summaries}
     some = remarks - {""} if len(remarks) > 1 else set()  # one of all rows stands above the table
     names = {row.metric for row in study.rows if row.metric}
-    columns = {
-        "row": [s.row.name + (f" ({s.remark})" if s.remark in some else "") for s in summaries],
-        f"{study.metric if not names else 'top1'} (%)": [
-            s.main.percent(each=True) for s in summaries
-        ],
-    }
+    found = [
+        ("row", [s.row.name + (f" ({s.remark})" if s.remark in some else "") for s in summaries]),
+        (f"{study.metric if not names else 'top1'} (%)",
+         [s.main.percent(each=True) for s in summaries]),
+    ]  # fmt: skip
     for place, name in enumerate(study.also):
         theirs = any(name in s.row.paper_also for s in summaries)
-        cells = [_beside(s.also[place], s.row.paper_also.get(name)) for s in summaries]
         if any(s.also[place].values for s in summaries):
-            columns[f"{name} (%)" + " / paper" * theirs] = cells
+            cells = [_beside(s.also[place], s.row.paper_also.get(name)) for s in summaries]
+            found.append((f"{name} (%)" + " / paper" * theirs, cells))
     for place, name in enumerate(study.notes):
         counts = [s.notes[place] for s in summaries]
         if any(cell.values for cell in counts):
-            shown = [f"{cell.mean:,.0f}" if cell.values else "" for cell in counts]
-            columns[name.replace("_", " ")] = shown
+            cells = [f"{cell.mean:,.0f}" if cell.values else "" for cell in counts]
+            found.append((name.replace("_", " "), cells))
     if any(s.row.paper is not None for s in summaries):
-        columns["paper (%)"] = ["" if s.row.paper is None else f"{s.row.paper}" for s in summaries]
-    return columns
+        papers = ["" if s.row.paper is None else f"{s.row.paper}" for s in summaries]
+        found.append(("paper (%)", papers))
+    return found
 
 
 def _beside(cell: Cell, paper: float | None) -> str:

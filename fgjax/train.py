@@ -49,7 +49,7 @@ def command(arguments: list[str] | None = None) -> None:
     results = main.run(config, workdir)
     scores = {k: v for k, v in results["metrics"].items() if isinstance(v, float)}
     print("  ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    print(f"results: {workdir / 'results.json'}  pictures: {workdir / 'figures'}")
+    print(f"report: {workdir / 'report.html'}  results: {workdir / 'results.json'}")
 
 
 if __name__ == "__main__":

@@ -88,10 +88,13 @@ def test_the_literal_order_on_a_small_archive_with_local_weights(environment, cl
 def test_a_run_leaves_what_the_readme_says(finished_lapm):
     figures = {p.name for p in (finished_lapm / "figures").iterdir()}
     assert figures == {
-        "mixing.png", "localization.png", "margins.png", "curves.png", "confusions.png",
+        "mixing.webp", "localization.webp", "margins.png", "curves.png", "confusions.webp",
+        "captions.json",
     }  # fmt: skip
-    for path in (finished_lapm / "figures").iterdir():
-        assert cv2.imread(str(path)).std() > 5
+    said = json.loads((finished_lapm / "figures" / "captions.json").read_text())
+    assert set(said) == figures - {"captions.json"} and all(said.values())
+    for name in said:
+        assert cv2.imread(str(finished_lapm / "figures" / name)).std() > 5
     lines = (finished_lapm / "margin" / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     for name in ("m1", "m2", "share_below_m1", "feature_norm", "held_out_top1", "loss"):

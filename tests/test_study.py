@@ -63,6 +63,22 @@ def test_the_papers_numbers_stand_beside_all_that_they_are_for():
     assert tables.papers_of(described, rows[0]) == {"top1": 90.0, "parts_top1": 80.5}
 
 
+def test_two_columns_may_have_one_head():
+    """Rows have metrics of their own, and top1 stands beside them."""
+    described = Study("T", "P", (Row("A", {}, None, "parts_top1"),), also=("top1",))
+    lines = tables.markdown(described, tables.summarize(described, {"A": found((0.5, 0.25))}))
+    assert lines[0] == "| row | top1 (%) | top1 (%) |" and lines[2] == "| A | 25.0 | 50.0 |"
+
+
+def test_a_studys_report_has_the_tables_columns(tmp_path):
+    rows = (Row("A", {}, 90.0, paper_also={"parts_top1": 80.5}),)
+    described = Study("T", "Paper", rows, also=("parts_top1",))
+    summaries = tables.summarize(described, {"A": found((0.5, 0.25))})
+    page = study._report(described, summaries, tmp_path, "fgjax study …").read_text()
+    for shown in ("parts_top1 (%) / paper", "25.0 / 80.5", "paper (%)", "90.0"):
+        assert shown in page
+
+
 def test_one_seed_has_no_spread():
     one = tables.summarize(STUDY, {name: found((0.5, 0.25)) for name in ("all", "parts alone")})
     assert one[0].main.spread == 0.0 and one[0].main.percent(each=True) == "50.0"

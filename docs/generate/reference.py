@@ -14,6 +14,7 @@ TITLES = {
     "fgjax.data.datasets": "Datasets",
     "fgjax.training": "Training",
     "fgjax.figures": "Figures",
+    "fgjax.report": "Reports",
     "fgjax.methods": "Methods",
 }
 

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.optimize
 import scipy.special
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Real
 
 from fgjax.errors import UserError
 
@@ -59,9 +59,31 @@ def expected_calibration_error(
       labels: true classes.
       bins: how many.
     """
+    found = reliability(probabilities, labels, bins=bins)
+    gap = found["images"] * np.abs(found["accuracy"] - found["confidence"])
+    return float(np.nansum(gap) / max(found["images"].sum(), 1))
+
+
+def reliability(
+    probabilities: Float[np.ndarray, "N K"], labels: Integer[np.ndarray, " N"], *, bins: int = 15
+) -> dict[str, Real[np.ndarray, " bins"]]:
+    """A reliability diagram's bins, as `expected_calibration_error` sums them.
+
+    Args:
+      probabilities: each row sums to 1.
+      labels: true classes.
+      bins: how many.
+
+    Returns:
+      `images` [bins], and of those with images the mean `confidence` and `accuracy`; NaN elsewhere.
+    """
     confidence = np.max(probabilities, axis=1)
     hit = np.argmax(probabilities, axis=1) == np.asarray(labels)
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)
-    gap = np.bincount(which, hit - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / max(counts.sum(), 1))
+    some = np.where(counts > 0, counts, np.nan)
+    return {
+        "images": counts,
+        "confidence": np.bincount(which, confidence, minlength=bins) / some,
+        "accuracy": np.bincount(which, hit, minlength=bins) / some,
+    }

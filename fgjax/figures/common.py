@@ -42,7 +42,10 @@ def curves(run: Run) -> None:
             axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("loss")
     axes[1, 0].set_ylabel("accuracy")
-    drawing.save(figure, run.workdir / "figures" / "curves.png")
+    drawing.save(
+        figure, run.workdir / "figures" / "curves.png",
+        caption="loss of every stage over its epochs; below, accuracy in training and held out",
+    )  # fmt: skip
 
 
 def _line(axis, lines, key: str, label: str) -> None:
@@ -52,7 +55,7 @@ def _line(axis, lines, key: str, label: str) -> None:
 
 
 def localization(run: Run, objects: Stage, parts: Stage | None, *, count: int = 24) -> None:
-    """Test images with true (white) and found boxes, worst object first: localization.png."""
+    """Test images with true (white) and found boxes, worst object first: localization.webp."""
     split = run.dataset.test
     found = objects.load_arrays("boxes")["test"]
     known = ~np.any(np.isnan(split.boxes), axis=1)
@@ -75,14 +78,14 @@ def localization(run: Run, objects: Stage, parts: Stage | None, *, count: int = 
         name = run.dataset.name_of(split.labels[row])
         captions.append(f"{name}  IoU {overlap[row]:.2f}" if known[row] else name)
     drawing.sheet(
-        images, captions, run.workdir / "figures" / "localization.png", columns=6,
+        images, captions, run.workdir / "figures" / "localization.webp", columns=6,
         title="object: truth white, found red; parts yellow, green, blue "
               "(worst objects first, then spread over the rest)",
     )  # fmt: skip
 
 
 def confusions(run: Run, stage: Stage) -> None:
-    """The most confused pairs of classes with an example of each: confusions.png."""
+    """The most confused pairs of classes with an example of each: confusions.webp."""
     stored = stage.load_arrays("predictions")
     logits, labels = stored["logits"], stored["labels"]
     pairs = most_confused(logits, labels, count=8)
@@ -103,6 +106,6 @@ def confusions(run: Run, stage: Stage) -> None:
             captions.append("")
     if images:
         drawing.sheet(
-            images, captions, run.workdir / "figures" / "confusions.png", columns=4,
+            images, captions, run.workdir / "figures" / "confusions.webp", columns=4,
             title="most confused classes: left the mistake, right the class it was taken for",
         )  # fmt: skip

@@ -1,5 +1,10 @@
-"""Boxes on images, and sheets of images with captions."""
+"""Boxes on images, and sheets of images with captions.
 
+Every picture that is written says in captions.json beside it what it shows: the report's readers
+may not see it.
+"""
+
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +20,7 @@ from fgjax.localization import boxes as boxlib
 WHITE, RED, GREEN, BLUE, YELLOW = (
     (255, 255, 255), (230, 60, 60), (70, 210, 90), (80, 140, 255), (250, 220, 60),
 )  # fmt: skip
+CAPTIONS = "captions.json"
 PART_COLORS = (YELLOW, GREEN, BLUE, RED)
 
 
@@ -48,7 +54,7 @@ def sheet(
     title: str,
     heads: Sequence[str] = (),
 ) -> None:
-    """Images in rows with a caption under each, as a PNG."""
+    """Images in rows with a caption under each; photographs want a path that ends with .webp."""
     rows = -(-len(images) // columns)
     lines = max(caption.count("\n") + 1 for caption in captions)
     below, above = 0.1 + 0.14 * lines, 0.35 + 0.17 * title.count("\n") + 0.2 * bool(heads)
@@ -69,14 +75,27 @@ def sheet(
         if number < len(heads):
             axis.set_title(heads[number], fontsize=9)
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    write(figure, path, caption=title)
 
 
-def save(figure, path: pathlib.Path, *, top: float = 1.0) -> None:
+def save(figure, path: pathlib.Path, *, caption: str, top: float = 1.0) -> None:
     """Write a figure, its axes below the share `top` of its height, and let it go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout(rect=(0, 0, 1, top))
-    figure.savefig(path, dpi=110)
+    write(figure, path, caption=caption)
+
+
+def write(figure, path: pathlib.Path, *, caption: str) -> None:
+    """Write a figure as it is, with a sentence that says what it shows, and let it go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lossy = {"pil_kwargs": {"quality": 85, "method": 4}} if path.suffix == ".webp" else {}
+    figure.savefig(path, dpi=110, **lossy)
     plt.close(figure)
+    listed = captions(path.parent) | {path.name: " ".join(caption.split())}
+    text = json.dumps(listed, ensure_ascii=False, indent=1)
+    (path.parent / CAPTIONS).write_text(text, encoding="utf-8")
+
+
+def captions(folder: pathlib.Path) -> dict[str, str]:
+    """{file name: what it shows} of the pictures in a folder."""
+    path = folder / CAPTIONS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -27,7 +27,7 @@ def surface(study: Study, summaries: list, path: pathlib.Path) -> None:
     right.set_xlabel(across, fontsize=8)
     right.set_ylabel(down, fontsize=8)
     figure.suptitle(study.title, fontsize=10)
-    drawing.save(figure, path)
+    drawing.save(figure, path, caption=f"{study.metric} over {across} for each {down}")
 
 
 def bars(study: Study, summaries: list, path: pathlib.Path) -> None:
@@ -45,4 +45,4 @@ def bars(study: Study, summaries: list, path: pathlib.Path) -> None:
     axis.set_yticks(places, [summary.row.name for summary in summaries], fontsize=8)
     axis.set_xlabel(f"{study.metric} (%)")
     axis.set_title(study.title, fontsize=10)
-    drawing.save(figure, path)
+    drawing.save(figure, path, caption=f"{study.metric} of each row: mean, spread, each seed")

@@ -15,9 +15,10 @@ from flax import nnx
 from fgjax import models
 from fgjax.config import Config
 from fgjax.errors import UserError
-from fgjax.models import Backbone
+from fgjax.models import Backbone, layers
 
 Path = tuple[Any, ...]  # names and numbers
+BATCH_NORMS = "batch_norms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ def modules_of(backbone: Backbone, freeze: str) -> list[Path]:
       backbone: its heads are never among them.
       freeze: names of maps or globs of dotted paths, with commas between them. A glob that matches
         a module names all inside it; `*` stands for anything, dots too, `[0-5]` for a character.
+        `batch_norms` are those of all maps, in a family without any nothing.
 
     Raises:
       UserError: a name or glob is of no module, or all of them together are of everything.
@@ -60,6 +62,9 @@ def modules_of(backbone: Backbone, freeze: str) -> list[Path]:
     maps, modules = backbone.modules_of_maps(), _modules(backbone)
     found: set[Path] = set()
     for name in [word for word in map(str.strip, freeze.split(",")) if word] or [freeze]:
+        if name == BATCH_NORMS:
+            found |= _batch_norms(backbone)
+            continue
         chosen = {m for m in modules for glob in maps.get(name, (name,)) if _names(glob, m)}
         if not chosen:
             known = f"none of the maps {', '.join(maps)}" if maps else "no map"
@@ -91,6 +96,10 @@ def _modules(backbone: Backbone) -> list[Path]:
     """Paths of all modules with parameters of their own, heads left out."""
     parameters = nnx.to_flat_state(nnx.state(backbone, nnx.Param)).paths
     return sorted({path[:-1] for path in parameters if path[0] not in backbone.heads}, key=_dotted)
+
+
+def _batch_norms(backbone: Backbone) -> set[Path]:
+    return {p for p, module in nnx.iter_modules(backbone) if isinstance(module, layers.BatchNorm)}
 
 
 def _names(glob: str, module: Path) -> bool:

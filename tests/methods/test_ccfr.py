@@ -230,9 +230,10 @@ def test_a_run_ends_with_every_score_and_its_pictures(finished_ccfr):
     gained = (metrics["rectified"] - metrics["broken"]) / 96
     assert metrics["top1"] == pytest.approx(metrics["classification_top1"] + gained)
     assert protocol["test_split_used_for_selection"] is False
-    for name in ("regions", "hierarchy", "reranking", "curves", "confusions"):
-        path = finished_ccfr / "figures" / f"{name}.png"
-        if name != "reranking" or metrics["rectified"] + metrics["broken"]:
+    for name in ("regions.webp", "hierarchy.webp", "reranking.webp", "curves.png",
+                 "confusions.webp"):  # fmt: skip
+        path = finished_ccfr / "figures" / name
+        if name != "reranking.webp" or metrics["rectified"] + metrics["broken"]:
             assert cv2.imread(str(path)).std() > 5
     assert (finished_ccfr / "figures" / "coverage.json").exists()
 

@@ -277,8 +277,9 @@ def test_a_run_ends_with_every_score_and_its_pictures(finished_ghns):
     assert sum(metrics["original_object_parts_weights"]) == pytest.approx(1)
     assert protocol["test_split_used_for_selection"] is False
     assert metrics["generation"]["kept"] > 0
-    for name in ("candidates", "distances", "fusion", "curves", "confusions"):
-        assert cv2.imread(str(finished_ghns / "figures" / f"{name}.png")).std() > 5
+    for name in ("candidates.webp", "distances.png", "fusion.png", "curves.png",
+                 "confusions.webp"):  # fmt: skip
+        assert cv2.imread(str(finished_ghns / "figures" / name)).std() > 5
 
 
 @pytest.mark.usefixtures("relaxed")

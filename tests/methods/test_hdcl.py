@@ -260,8 +260,8 @@ def test_a_run_ends_with_its_measures_and_pictures(finished_hdcl):
     assert metrics["queries"] == 96 and metrics["queries_without_relevant"] == 0
     assert metrics["recall@1"] == metrics["precision@1"] == pytest.approx(metrics["map@1"])
     assert protocol["zero_shot"] is True and protocol["test_split_used_for_selection"] is False
-    for name in ("gallery", "tsne", "centers", "recall"):
-        assert cv2.imread(str(finished_hdcl / "figures" / f"{name}.png")).std() > 5
+    for name in ("gallery.webp", "tsne.png", "centers.png", "recall.png"):
+        assert cv2.imread(str(finished_hdcl / "figures" / name)).std() > 5
     with pytest.raises(UserError, match="trained for retrieval"):
         hdcl.load_predictor(main.open_run(finished_hdcl))
 

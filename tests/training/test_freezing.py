@@ -16,6 +16,7 @@ from fgjax.methods.ccfr.global_features import MultiLevelNetwork
 from fgjax.methods.ghns.part_networks import PartNetworks
 from fgjax.methods.shared.classifier import cross_entropy
 from fgjax.methods.shared.parts import PartNetwork
+from fgjax.models.layers import BatchNorm
 from fgjax.training import checkpoints, fit, freezing
 from fgjax.training.dry import AbstractStep
 from fgjax.training.run import Run
@@ -91,6 +92,20 @@ def test_a_family_says_what_computes_each_of_its_maps(name):
 )
 def test_maps_and_globs_name_modules(freeze, wanted):
     assert frozen_names(build("resnet_small"), freeze) == wanted
+
+
+def test_all_batch_norms_have_one_name():
+    names = frozen_names(build("resnet_small"), "batch_norms")
+    assert {"bn1.scale", "stages.0.0.bn2.bias", "stages.1.0.downsample.1.scale"} < names
+    assert {name.rsplit(".", 1)[1] for name in names} == {"scale", "bias"}
+    norms = [m for _, m in nnx.iter_modules(build("resnet_small")) if isinstance(m, BatchNorm)]
+    assert len(names) == 2 * len(norms)
+
+
+def test_a_family_without_batch_norm_has_none_to_freeze():
+    vgg = nnx.eval_shape(lambda: build("vgg16"))
+    assert freezing.modules_of(vgg, "batch_norms") == []
+    assert freezing.unfrozen(vgg, nnx.Param, "batch_norms") is nnx.Param
 
 
 def test_a_glob_that_matches_a_module_names_all_inside_it():

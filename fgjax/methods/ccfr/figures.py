@@ -18,7 +18,7 @@ _WHOLE = np.array([0, 0, 1, 1], np.float32)
 
 
 def draw(run: Run) -> None:
-    """regions.png, reranking.png, hierarchy.png; coverage.json on the built-in aircraft."""
+    """regions.webp, reranking.webp, hierarchy.webp; coverage.json on the built-in aircraft."""
     if "hierarchy" in run.stages:
         hierarchy(run)
     if "enhance" in run.stages:
@@ -63,7 +63,7 @@ def regions(run: Run, covered: dict[str, float], *, count: int = 12) -> None:
         chance = 100 * covered["random boxes of CCFR's sizes"]
         title += f"\na region covers the deciding part: {shares}; random boxes {chance:.0f} %"
     drawing.sheet(
-        images, captions, run.workdir / "figures" / "regions.png",
+        images, captions, run.workdir / "figures" / "regions.webp",
         columns=per_line * len(selected), title=title,
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def reranking(run: Run, *, each: int = 4, neighbours: int = 5) -> None:
             similarity = near.similarities[row, place]
             captions.append(f"{name(near.labels[row, place])}\ncos {similarity:.2f}")
     drawing.sheet(
-        images, captions, run.workdir / "figures" / "reranking.png", columns=1 + neighbours,
+        images, captions, run.workdir / "figures" / "reranking.webp", columns=1 + neighbours,
         title=f"re-ranking rectified {len(rectified)} and broke {len(broken)} test images; "
               "probability → re-ranked score, then the nearest training images",
     )  # fmt: skip
@@ -188,7 +188,7 @@ def hierarchy(run: Run, *, shown: int = 6) -> None:
             more = len(members) - shown if place == shown - 1 else 0
             axis.set_title(member + (f" and {more} more" if more > 0 else ""), fontsize=7, pad=2)
             axis.axis("off")
-    path = run.workdir / "figures" / "hierarchy.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    drawing.plt.close(figure)
+    drawing.write(
+        figure, run.workdir / "figures" / "hierarchy.webp",
+        caption="super-classes as a tree, with an image of each class",
+    )  # fmt: skip

@@ -14,14 +14,14 @@ from fgjax.training.run import Run
 
 
 def draw(run: Run) -> None:
-    """candidates.png, distances.png, fusion.png."""
+    """candidates.webp, distances.png, fusion.png."""
     candidates(run)
     distances(run)
     fusion_triangle(run)
 
 
 def candidates(run: Run, *, each: int = 6) -> None:
-    """Accepted and rejected sets beside the reference's own parts: candidates.png."""
+    """Accepted and rejected sets beside the reference's own parts: candidates.webp."""
     config, stages = run.config.method, run.stages
     examples = HardNegatives(**stages["hard_negatives"].load_arrays("examples"))
     reader, _ = crops(run, stages["objects"], stages["parts"])
@@ -55,7 +55,7 @@ def candidates(run: Run, *, each: int = 6) -> None:
     heads = [*(f"reference, part {p + 1}" for p in range(count)),
              *(f"candidate, part {p + 1}" for p in range(count))]  # fmt: skip
     drawing.sheet(
-        images, captions, run.workdir / "figures" / "candidates.png", columns=2 * count,
+        images, captions, run.workdir / "figures" / "candidates.webp", columns=2 * count,
         heads=heads, title="parts of other classes framed yellow; p: FilterNet's probability of "
                            f"the reference's class, kept from {config.tau}",
     )  # fmt: skip
@@ -87,7 +87,10 @@ def distances(run: Run) -> None:
     right.bar(named, [100 * share for share in metrics["acceptance_by_mask"]], color="#9e9ac8")
     right.set_xlabel("replaced parts")
     right.set_ylabel("kept (%)")
-    drawing.save(figure, run.workdir / "figures" / "distances.png")
+    drawing.save(
+        figure, run.workdir / "figures" / "distances.png",
+        caption="how far positives, generated and natural negatives lie from their reference",
+    )  # fmt: skip
 
 
 def fusion_triangle(run: Run) -> None:
@@ -121,4 +124,7 @@ def fusion_triangle(run: Run) -> None:
         axis.axis("off")
         figure.colorbar(places, ax=axis, label="top-1 (%)")
     figure.suptitle("red star: the weights in use", fontsize=9)
-    drawing.save(figure, run.workdir / "figures" / "fusion.png", top=0.97)
+    drawing.save(
+        figure, run.workdir / "figures" / "fusion.png", top=0.97,
+        caption="accuracy of every weighting of the three classifiers",
+    )  # fmt: skip

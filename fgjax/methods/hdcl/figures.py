@@ -15,7 +15,7 @@ _RECALL_KS = (1, 2, 4, 8, 16, 32)
 
 
 def draw(run: Run) -> None:
-    """gallery.png, tsne.png, centers.png, recall.png; nothing more in recognition mode."""
+    """gallery.webp, tsne.png, centers.png, recall.png; nothing more in recognition mode."""
     stage = run.stages["embedding"]
     if run.config.method.recognition:
         return
@@ -58,7 +58,7 @@ def gallery(run: Run, pairs, labels: np.ndarray, *, queries: int = 6, top: int =
                 images.append(drawing.with_boxes(image, [whole], [color], thickness=10))
                 captions.append(f"{run.dataset.name_of(labels[row])}\n{score:.3f}")
     drawing.sheet(
-        images, captions, run.workdir / "figures" / "gallery.png",
+        images, captions, run.workdir / "figures" / "gallery.webp",
         columns=1 + min(top, len(labels) - 1),
         title="the same queries searched by both; green: the query's class",
     )  # fmt: skip
@@ -84,7 +84,10 @@ def tsne(run: Run, pairs, labels: np.ndarray, *, classes: int = 20) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
     axes[0, -1].legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
-    drawing.save(figure, run.workdir / "figures" / "tsne.png")
+    drawing.save(
+        figure, run.workdir / "figures" / "tsne.png",
+        caption="embeddings of the first test classes in the plane, a colour for each class",
+    )  # fmt: skip
 
 
 def centers(before: np.ndarray, after: np.ndarray, path) -> None:
@@ -98,9 +101,7 @@ def centers(before: np.ndarray, after: np.ndarray, path) -> None:
         axis.set_title(f"{title} training: mean |cos| of pairs {mean:.3f}", fontsize=9)
         axis.set_xlabel("class")
     figure.colorbar(axes[1].images[0], ax=axes, shrink=0.8, label="cosine of two class centres")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    drawing.write(figure, path, caption="cosines of all pairs of class centres, before and after")
 
 
 def recall(pairs, labels: np.ndarray, path) -> None:
@@ -115,4 +116,4 @@ def recall(pairs, labels: np.ndarray, path) -> None:
     axis.set_ylabel("Recall@K (%)")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    drawing.save(figure, path)
+    drawing.save(figure, path, caption="Recall@K over K")

@@ -13,14 +13,14 @@ from fgjax.training.run import Run, Stage
 
 
 def draw(run: Run) -> None:
-    """mixing.png where parts are mixed, margins.png where there are pairs."""
+    """mixing.webp where parts are mixed, margins.png where there are pairs."""
     if "parts" in run.stages:
         mixing_sheet(run, run.stages["objects"], run.stages["parts"])
     margins(run, run.stages["margin"])
 
 
 def mixing_sheet(run: Run, objects: Stage, parts: Stage, *, references: int = 6) -> None:
-    """Sets mixed by parts and, of the same images, by CutMix, with label weights: mixing.png."""
+    """Sets mixed by parts and, of the same images, by CutMix, with label weights: mixing.webp."""
     config = dataclasses.replace(run.config.method, mixing="parts", views="set", lambda_=0.5)
     reader, _ = crops(run, objects, parts)
     reader = dataclasses.replace(
@@ -43,7 +43,7 @@ def mixing_sheet(run: Run, objects: Stage, parts: Stage, *, references: int = 6)
     heads = ("reference and its parts", "SCDI₁ / DCDI₁", "SCDI₂ / DCDI₂", "CutMix, one box",
              "CutMix, two boxes")  # fmt: skip
     drawing.sheet(
-        images, captions, run.workdir / "figures" / "mixing.png", columns=5, heads=heads,
+        images, captions, run.workdir / "figures" / "mixing.webp", columns=5, heads=heads,
         title="part-aware CutMix (columns 2, 3) and CutMix of the same images (4, 5)",
     )  # fmt: skip
 
@@ -94,4 +94,7 @@ def margins(run: Run, stage: Stage) -> None:
         axis.set_xlabel("epoch")
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
-    drawing.save(figure, run.workdir / "figures" / "margins.png")
+    drawing.save(
+        figure, run.workdir / "figures" / "margins.png",
+        caption="distances of pairs beside their margins m₁ and m₂, and the features' scale",
+    )  # fmt: skip
