@@ -272,12 +272,14 @@ class Row:
       overrides: {"method.alpha": 1.2}; a callable gets the config and returns the value.
       paper: the paper's number, if it has one.
       metric: the entry of results.json that the row shows, if not the study's.
+      paper_also: the paper's numbers for what the study shows beside it, {metric: number}.
     """
 
     name: str
     overrides: dict[str, Any]
     paper: float | None = None
     metric: str = ""
+    paper_also: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Record:
       device: what it ran on.
       versions: of Python and the packages that compute.
       commit: of fgjax.
-      paper: the paper's number as it is printed, in per cent.
+      paper: the paper's number for this metric, in per cent.
       note: what a reader has to know.
     """
 
@@ -123,18 +123,14 @@ def append(folder: pathlib.Path, records: list[Record]) -> int:
     return added
 
 
-def publish(
-    folder: pathlib.Path, blank: Record, wanted: tuple[str, ...], result: dict[str, Any]
-) -> None:
-    """Add a run's numbers: a record like `blank` for each wanted metric of its results.json."""
+def publish(folder: pathlib.Path, blanks: list[Record], result: dict[str, Any]) -> None:
+    """Add a run's numbers: each blank with the value that its metric has in results.json."""
     where = where_measured(result["protocol"])
     append(
         folder,
         [
-            dataclasses.replace(
-                blank, metric=name, value=metric_of(result["metrics"], name), **where
-            )
-            for name in wanted
+            dataclasses.replace(blank, value=metric_of(result["metrics"], blank.metric), **where)
+            for blank in blanks
         ],
     )
 

@@ -92,15 +92,8 @@ class Runner:
 
     def _one(self, row: Row, seed: int) -> dict:
         values = {k: v(self._base) if callable(v) else v for k, v in row.overrides.items()}
-        settings = without_places(self._settings)
-        blank = Record(
-            config=self._config.name, study=self.name, row=row.name,
-            settings=results.canonical(settings),
-            overrides=results.canonical({**settings, **values}), seed=str(seed), n=1,
-            metric="", value=0.0, paper="" if row.paper is None else str(row.paper),
-        )  # fmt: skip
-        wanted = tables.metrics_of(self.study, row)
-        known = self._known(blank, wanted)
+        blanks = self._blanks(row, values, seed)
+        known = self._known(blanks)
         if known is not None:
             log.info("— %s, seed %d: published already", row.name, seed)
             return {"metrics": known}
@@ -114,23 +107,36 @@ class Runner:
             log.info("— %s, seed %d", row.name, seed)
             result = main.run(config, workdir, pool=self._pool, figures=False)
         if self._published is not None:
-            results.publish(self._published, blank, wanted, result)
+            results.publish(self._published, blanks, result)
         return result
 
-    def _known(self, blank: Record, wanted: tuple[str, ...]) -> dict[str, float] | None:
+    def _blanks(self, row: Row, values: dict[str, Any], seed: int) -> list[Record]:
+        """What a row publishes: a record for each of its metrics, still without a value."""
+        settings, papers = without_places(self._settings), tables.papers_of(self.study, row)
+        return [
+            Record(
+                config=self._config.name, study=self.name, row=row.name,
+                settings=results.canonical(settings),
+                overrides=results.canonical({**settings, **values}), seed=str(seed), n=1,
+                metric=metric, value=0.0, paper=str(papers.get(metric, "")),
+            )
+            for metric in tables.metrics_of(self.study, row)
+        ]  # fmt: skip
+
+    def _known(self, blanks: list[Record]) -> dict[str, float] | None:
         """The row's numbers where results/ has all of them, from this study or another."""
         if self._published is None:
             return None
-        same = [
-            record for record in results.read(self._published)
+        found = {
+            record.metric: record for record in results.read(self._published)
             if (record.config, record.overrides, record.seed)
-            == (blank.config, blank.overrides, blank.seed)
-        ]  # fmt: skip
-        found = {record.metric: record for record in same}
-        if not all(name in found for name in wanted):
+            == (blanks[0].config, blanks[0].overrides, blanks[0].seed)
+        }  # fmt: skip
+        if not all(blank.metric in found for blank in blanks):
             return None
-        results.append(self._published, [results.relabelled(found[name], blank) for name in wanted])
-        return {name: found[name].value for name in wanted}
+        same = [results.relabelled(found[blank.metric], blank) for blank in blanks]
+        results.append(self._published, same)
+        return {record.metric: record.value for record in same}
 
 
 def _slug(name: str) -> str:
@@ -232,7 +238,7 @@ def command(arguments: list[str] | None = None) -> None:
     config = config_files.load(options.config)
     if options.study == "list":
         for name, study in methods.studies(config).items():
-            print(f"{name:14s} {study.title} ({study.source})")
+            print(f"{name:20s} {study.title} ({study.source})")
         return
     flags = study_of(config, options.study).flags
     if flags:  # refused here, before anything trains, where the config has no such flag
@@ -277,16 +283,16 @@ def _write(runner: Runner, summaries, folder: pathlib.Path, arguments, seeds: in
 def _report(study: Study, summaries, folder: pathlib.Path, command: str) -> pathlib.Path:
     from fgjax.report import study as report
 
-    count = lambda cell: f"{cell.mean:,.0f}" if cell.values else ""  # noqa: E731
+    _, _, *further = tables.columns(study, summaries)
     lines = [
         report.Line(
             one.row.name,
             tuple(100 * value for value in one.main.values),
-            tuple([cell.percent() for cell in one.also] + [count(cell) for cell in one.notes]),
+            tuple(cells[place] for _, cells in further),
         )
-        for one in summaries
+        for place, one in enumerate(summaries)
     ]
-    columns = [f"{name} (%)" for name in study.also] + [n.replace("_", " ") for n in study.notes]
+    columns = [head for head, _ in further]
     return report.write(
         folder, title=study.title, source=study.source, metric=study.metric, columns=columns,
         lines=lines, command=command,

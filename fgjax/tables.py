@@ -75,6 +75,12 @@ def metrics_of(study: Study, row: Row) -> tuple[str, ...]:
     return (row.metric or study.metric, *study.also, *study.notes)
 
 
+def papers_of(study: Study, row: Row) -> dict[str, float]:
+    """The paper's numbers for a row, by metric."""
+    main = {} if row.paper is None else {row.metric or study.metric: row.paper}
+    return {**main, **row.paper_also}
+
+
 def summarize(study: Study, found: dict[str, list[dict]]) -> list[Summary]:
     """Means and spreads over the seeds' results.json, {row: [results, …]}."""
     summaries = []
@@ -128,23 +134,41 @@ def markdown(study: Study, summaries: list[Summary]) -> list[str]:
 
 
 def _row_lines(study: Study, summaries: list[Summary]) -> list[str]:
-    has_paper = any(summary.row.paper is not None for summary in summaries)
-    names = {row.metric for row in study.rows if row.metric}
-    heads = ["row", f"{study.metric if not names else 'top1'} (%)"]
-    heads += [f"{name} (%)" for name in study.also] + [n.replace("_", " ") for n in study.notes]
-    heads += ["paper (%)"] if has_paper else []
+    heads, cells = zip(*columns(study, summaries))
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return lines + ["| " + " | ".join(line) + " |" for line in zip(*cells)]
+
+
+def columns(study: Study, summaries: list[Summary]) -> list[tuple[str, list[str]]]:
+    """(head, its cells): the row's name, its metric, and all that any row has beside them."""
     remarks = {summary.remark for summary in summaries}
     some = remarks - {""} if len(remarks) > 1 else set()  # one of all rows stands above the table
-    for summary in summaries:
-        name = summary.row.name + (f" ({summary.remark})" if summary.remark in some else "")
-        cells = [name, summary.main.percent(each=True)]
-        cells += [cell.percent() if cell.values else "" for cell in summary.also]
-        cells += [f"{cell.mean:,.0f}" if cell.values else "" for cell in summary.notes]
-        if has_paper:
-            cells.append("" if summary.row.paper is None else f"{summary.row.paper}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    names = {row.metric for row in study.rows if row.metric}
+    found = [
+        ("row", [s.row.name + (f" ({s.remark})" if s.remark in some else "") for s in summaries]),
+        (f"{study.metric if not names else 'top1'} (%)",
+         [s.main.percent(each=True) for s in summaries]),
+    ]  # fmt: skip
+    for place, name in enumerate(study.also):
+        theirs = any(name in s.row.paper_also for s in summaries)
+        if any(s.also[place].values for s in summaries):
+            cells = [_beside(s.also[place], s.row.paper_also.get(name)) for s in summaries]
+            found.append((f"{name} (%)" + " / paper" * theirs, cells))
+    for place, name in enumerate(study.notes):
+        counts = [s.notes[place] for s in summaries]
+        if any(cell.values for cell in counts):
+            cells = [f"{cell.mean:,.0f}" if cell.values else "" for cell in counts]
+            found.append((name.replace("_", " "), cells))
+    if any(s.row.paper is not None for s in summaries):
+        papers = ["" if s.row.paper is None else f"{s.row.paper}" for s in summaries]
+        found.append(("paper (%)", papers))
+    return found
+
+
+def _beside(cell: Cell, paper: float | None) -> str:
+    """Ours, and the paper's where it has one."""
+    ours = cell.percent() if cell.values else ""
+    return ours if paper is None else f"{ours} / {paper}"
 
 
 def grid(study: Study, summaries: list[Summary]) -> tuple[list, list, dict[tuple, Summary]]:

@@ -1,5 +1,6 @@
 """Studies: tables from results, what is published, what is skipped, where it stops."""
 
+import functools
 import json
 import pathlib
 
@@ -41,6 +42,41 @@ def test_the_table(summaries):
     assert "| all | 62.5 ± 17.7 (50.0, 75.0) | 37.5 ± 17.7 | 1,000 | 90.0 |" in table
     assert "| parts alone | 37.5 ± 17.7 (25.0, 50.0) | 37.5 ± 17.7 | 1,000 |  |" in table
     assert "    fgjax study x\n" in table
+
+
+def test_the_papers_numbers_stand_beside_all_that_they_are_for():
+    rows = (Row("A", {}, 90.0, paper_also={"parts_top1": 80.5}), Row("B", {}))
+    described = Study("T", "Paper", rows, also=("parts_top1", "other"), notes=("images",))
+    records = [
+        record(config="c", study="s", row=name, metric=metric, value=value)
+        for name, metric, value in (
+            ("A", "top1", 0.5), ("A", "parts_top1", 0.25), ("B", "top1", 0.75), ("B", "other", 0.5),
+        )
+    ]  # fmt: skip
+    lines = tables.markdown(described, tables.from_records(described, records))
+    assert lines == [
+        "| row | top1 (%) | parts_top1 (%) / paper | other (%) | paper (%) |",
+        "|---|---|---|---|---|",
+        "| A | 50.0 | 25.0 / 80.5 |  | 90.0 |",
+        "| B | 75.0 |  | 50.0 |  |",
+    ]  # a note that no row has is left out
+    assert tables.papers_of(described, rows[0]) == {"top1": 90.0, "parts_top1": 80.5}
+
+
+def test_two_columns_may_have_one_head():
+    """Rows have metrics of their own, and top1 stands beside them."""
+    described = Study("T", "P", (Row("A", {}, None, "parts_top1"),), also=("top1",))
+    lines = tables.markdown(described, tables.summarize(described, {"A": found((0.5, 0.25))}))
+    assert lines[0] == "| row | top1 (%) | top1 (%) |" and lines[2] == "| A | 25.0 | 50.0 |"
+
+
+def test_a_studys_report_has_the_tables_columns(tmp_path):
+    rows = (Row("A", {}, 90.0, paper_also={"parts_top1": 80.5}),)
+    described = Study("T", "Paper", rows, also=("parts_top1",))
+    summaries = tables.summarize(described, {"A": found((0.5, 0.25))})
+    page = study._report(described, summaries, tmp_path, "fgjax study …").read_text()
+    for shown in ("parts_top1 (%) / paper", "25.0 / 80.5", "paper (%)", "90.0"):
+        assert shown in page
 
 
 def test_one_seed_has_no_spread():
@@ -118,14 +154,18 @@ PROTOCOL = {
 def small_study(tiny_config, monkeypatch, tmp_path):
     """A study of two rows whose training is a count; (runner, what was trained)."""
     rows = (Row("plain", {}, 89.2), Row("wide", {"method.alpha": 2.0}))
-    studies = {"small": Study("Small", "Table 9", rows), "again": Study("A", "B", rows[:1])}
+    both = Study("C", "D", (Row("plain", {}, 89.2, paper_also={"top5": 95.5}),), also=("top5",))
+    studies = {
+        "small": Study("Small", "Table 9", rows), "again": Study("A", "B", rows[:1]), "both": both,
+    }  # fmt: skip
     monkeypatch.setattr(methods, "studies", lambda config: studies)
     trained = []
 
     def run(config, workdir, *, pool, figures):
         trained.append((config.method.alpha, config.seed))
         workdir.mkdir(parents=True)
-        result = {"metrics": {"top1": config.method.alpha / 10}, "protocol": PROTOCOL}
+        metrics = {"top1": config.method.alpha / 10, "top5": 0.9}
+        result = {"metrics": metrics, "protocol": PROTOCOL}
         (workdir / "results.json").write_text(json.dumps(result))
         main.claim(workdir, config)
         return result
@@ -155,6 +195,15 @@ def test_numbers_are_published_as_they_come(small_study):
     assert (records[0].paper, records[1].paper) == ("89.2", "")
     assert records[0].dataset_fingerprint == "f00" and "jax 0.10" in records[0].versions
     assert "core" in records[0].device
+
+
+def test_each_number_is_published_beside_the_papers_for_the_same_metric(small_study):
+    make, _, folder = small_study
+    make("both").run([0])
+    assert [(r.metric, r.paper) for r in results.read(folder)] == [
+        ("top1", "89.2"),
+        ("top5", "95.5"),
+    ]
 
 
 def test_where_files_lie_is_not_published():
@@ -271,9 +320,11 @@ def test_the_tables_of_readme_and_site_are_those_of_results():
 
 
 def test_every_published_number_belongs_to_a_row_that_exists():
+    studies_of = functools.cache(tables.studies_of)
     for one in results.read(ROOT / "results"):
-        described = tables.studies_of(one.config)[one.study]
-        assert one.row in {row.name for row in described.rows}, one
+        described = studies_of(one.config)[one.study]
+        (row,) = [row for row in described.rows if row.name == one.row]
+        assert one.paper == str(tables.papers_of(described, row).get(one.metric, "")), one
         assert one.n >= 1 and (one.n > 1) == (one.seed == ""), one
         counts = one.metric in described.notes
         assert counts or 0 <= one.value <= 1, one

@@ -14,6 +14,7 @@ from typing import Any
 import plots
 
 from fgjax import methods
+from fgjax.methods.shared import printed
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -71,15 +72,47 @@ def places(paper: str, *, up: str) -> str:
 
 
 def reported(paper: str, *, up: str) -> str:
-    """The numbers that a paper prints for its whole method."""
+    """All tables that a paper prints, from `fgjax/methods/<paper>/numbers.csv`."""
     del up
     known = importlib.import_module(f"fgjax.methods.{paper}.paper").PAPER
-    rows = ["| dataset | network | measure | paper (%) | where |", "|---|---|---|---|---|"]
-    for one in known.reported:
-        where = f"{one.table}, {one.note}" if one.note else one.table
-        metric = one.metric.replace("recall@", "Recall@")
-        rows.append(f"| {one.dataset} | {one.backbone} | {metric} | {one.value} | {where} |")
-    return "\n".join(rows)
+    titles = {place.number: place.what for place in reversed(known.tables)}
+    blocks = []
+    for table, cells in printed.read(f"fgjax.methods.{paper}").tables().items():
+        datasets = {printed.DATASETS[cell.dataset] for cell in cells if cell.dataset}
+        title = ": ".join(filter(None, (table, titles.get(table, "") or cells[0].setting)))
+        if len(datasets) == 1 and datasets != {titles.get(table)}:
+            title += f" ({datasets.pop()})"
+        blocks += ['<details markdown="1">', f"<summary>{title}</summary>",
+                   "\n".join(_printed_lines(cells, paper.upper()))]  # fmt: skip
+        notes = [f"{cell.value} ({cell.measure}): {cell.note}" for cell in cells if cell.note]
+        blocks += [f"*As printed. {'; '.join(dict.fromkeys(notes))}.*"] * bool(notes)
+        blocks.append("</details>")
+    return "\n\n".join(blocks)
+
+
+def _printed_lines(cells: printed.Numbers, own: str) -> list[str]:
+    """A table as the paper has it: measures across, or datasets where there is one measure."""
+    across = "measure" if len({cell.measure for cell in cells}) > 1 else "dataset"
+    if across == "measure":
+        order = list(dict.fromkeys(cell.dataset for cell in cells))
+        cells = printed.Numbers(sorted(cells, key=lambda cell: order.index(cell.dataset)))
+    columns = dict.fromkeys(getattr(cell, across) for cell in cells)
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for cell in cells:
+        method = f"**{cell.method}**" if cell.method == own else cell.method
+        year = f" ({cell.year})" if cell.year else ""
+        dataset = printed.DATASETS.get(cell.dataset, "") if across == "measure" else ""
+        row = (dataset, cell.backbone, method + year, cell.setting)
+        rows.setdefault(row, {})[getattr(cell, across)] = cell.value
+    heads = ("dataset", "network", "method", "setting")
+    shown = [place for place in range(len(heads)) if len({row[place] for row in rows}) > 1]
+    unit = cells[0].measure + " (%)" * ("top" in cells[0].measure)
+    names = [unit if len(columns) == 1 else printed.DATASETS.get(name, name) for name in columns]
+    lines = [[*(heads[place] for place in shown), *(name.replace("_", " ") for name in names)]]
+    lines.append(["---"] * len(lines[0]))
+    for row, found in rows.items():
+        lines.append([*(row[place] for place in shown), *(found.get(name, "") for name in columns)])
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def loss(name: str, *, up: str) -> str:

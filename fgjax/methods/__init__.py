@@ -5,9 +5,11 @@ dataclass with `validate`), `run(run) -> {"metrics", "protocol"}` and, to be use
 `load_predictor(run)` and `load_embedder(run)`. A package here may also have the modules
 
   presets   `PRESETS`: how its paper trains it, by dataset; `DEMO`; `FLAGS`
-  studies   `STUDIES`: its paper's tables
+  studies   `STUDIES`: its paper's tables; or `for_dataset(name)`, where its numbers depend on it
   figures   `draw(run)`: its pictures
   paper     `PAPER`: every equation beside the function that it is
+
+and a file `numbers.csv`, what its paper prints (`shared.printed`),
 
 and nothing outside its folder names it.
 """
@@ -66,6 +68,9 @@ def part(method: ModuleType, name: str) -> ModuleType | None:
 
 
 def studies(config) -> dict[str, Study]:
-    """The tables of the config's method by name."""
+    """The tables of the config's method by name, with its paper's numbers for that dataset."""
     method = of(config)
-    return getattr(part(method, "studies") or method, "STUDIES", {})
+    described = part(method, "studies") or method
+    if hasattr(described, "for_dataset"):
+        return described.for_dataset(config.data.dataset.partition("/")[0])
+    return getattr(described, "STUDIES", {})

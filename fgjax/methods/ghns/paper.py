@@ -12,7 +12,7 @@ from fgjax.methods.ghns import (
     part_sets,
     parts_classifier,
 )
-from fgjax.methods.shared.paper import Equation, Paper, Place, Reported
+from fgjax.methods.shared.paper import Equation, Paper, Place
 
 PAPER = Paper(
     title="The feature generator of hard negative samples for fine-grained image recognition",
@@ -70,19 +70,8 @@ PAPER = Paper(
         Place("Table 1", "CUB-200-2011", ("table1",)),
         Place("Table 2", "Stanford Cars", ("table2",)),
         Place("Table 3", "FGVC-Aircraft", ("table3",)),
-        Place("Table 4", "DeepFashion", ("table4", "table4_top5")),
+        Place("Table 4", "DeepFashion", ("table4",)),
         Place("Table 5", "losses of stage 1", ("table5",)),
         Place("Table 6", "each classifier, each pair, and all", ("table6",)),
-    ),
-    reported=(
-        Reported("cub", "resnet50", "top1", 89.06, "Table 1"),
-        Reported("cub", "vgg16", "top1", 88.42, "Table 1"),
-        Reported("cars", "resnet50", "top1", 95.68, "Table 2"),
-        Reported("cars", "vgg16", "top1", 94.54, "Table 2"),
-        Reported("fgvc_aircraft", "resnet50", "top1", 94.40, "Table 3"),
-        Reported("deepfashion", "resnet50", "top3", 92.52, "Table 4"),
-        Reported("deepfashion", "resnet50", "top5", 96.88, "Table 4"),
-        Reported("deepfashion", "vgg16", "top3", 91.33, "Table 4"),
-        Reported("deepfashion", "vgg16", "top5", 96.72, "Table 4"),
     ),
 )  # fmt: skip

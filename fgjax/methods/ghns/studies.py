@@ -1,27 +1,37 @@
 """GHNS's tables and its Figure 4, row by row."""
 
-from fgjax.config import Row, Study
+from typing import Any
 
+from fgjax.config import Row, Study
+from fgjax.methods.shared import printed
+
+_PAPER = printed.read(__package__)
 _ANNOTATED = {"method.object_windows": "annotated"}
 
 
-def _of_dataset(
-    table: str, dataset: str, vgg: float, resnet: float, *, metric: str = "top1"
-) -> Study:
+def _of_dataset(table: str, title: str, metric: str = "top1", also: tuple[str, ...] = ()) -> Study:
     """A table that compares with other papers: GHNS's own rows of it."""
-    rows = (
-        Row("VGG-16", {"backbone": "vgg16"}, vgg),
-        Row("ResNet-50", {"backbone": "resnet50"}, resnet),
-    )
-    return Study("Recognition", f"GHNS {table} ({dataset})", rows, metric=metric)
+
+    def row(name: str, backbone: str) -> Row:
+        numbers = _PAPER.measures(table, method="GHNS", backbone=backbone)
+        beside = {measure: numbers[measure] for measure in also}
+        return Row(name, {"backbone": backbone}, numbers[metric], paper_also=beside)
+
+    rows = (row("VGG-16", "vgg16"), row("ResNet-50", "resnet50"))
+    return Study("Recognition", f"GHNS {table} ({title})", rows, metric=metric, also=also)
+
+
+def _ablation(
+    name: str, overrides: dict[str, Any], table: str, setting: str, metric: str = ""
+) -> Row:
+    return Row(name, overrides, _PAPER.value(table, method="GHNS", setting=setting), metric)
 
 
 STUDIES = {
-    "table1": _of_dataset("Table 1", "CUB-200-2011", 88.42, 89.06),
-    "table2": _of_dataset("Table 2", "Stanford Cars", 94.54, 95.68),
-    "table3": _of_dataset("Table 3", "FGVC-Aircraft", 93.0, 94.40),
-    "table4": _of_dataset("Table 4", "DeepFashion, top-3", 91.33, 92.52, metric="top3"),
-    "table4_top5": _of_dataset("Table 4", "DeepFashion, top-5", 96.72, 96.88, metric="top5"),
+    "table1": _of_dataset("Table 1", "CUB-200-2011"),
+    "table2": _of_dataset("Table 2", "Stanford Cars"),
+    "table3": _of_dataset("Table 3", "FGVC-Aircraft"),
+    "table4": _of_dataset("Table 4", "DeepFashion", "top3", also=("top5",)),
     "run": Study(
         "The run itself",
         "GHNS as the config has it",
@@ -32,10 +42,22 @@ STUDIES = {
         "Losses of stage 1",
         "GHNS Table 5 (CUB-200-2011, fused)",
         (
-            Row("classification", {"method.beta": 0.0, "method.gamma": 0.0}, 86.24),
-            Row("+ triplet", {"method.gamma": 0.0}, 87.55),
-            Row("+ adversarial", {"method.beta": 0.0}, 87.98),
-            Row("+ triplet + adversarial", {}, 89.06),
+            _ablation(
+                "classification",
+                {"method.beta": 0.0, "method.gamma": 0.0},
+                "Table 5",
+                "classification",
+            ),
+            _ablation("+ triplet", {"method.gamma": 0.0}, "Table 5", "classification + triplet"),
+            _ablation(
+                "+ adversarial", {"method.beta": 0.0}, "Table 5", "classification + adversarial"
+            ),
+            _ablation(
+                "+ triplet + adversarial",
+                {},
+                "Table 5",
+                "classification + triplet + adversarial",
+            ),
         ),
         also=("parts_top1",),
     ),
@@ -87,16 +109,29 @@ STUDIES = {
     "table6": Study(
         "Each classifier, each pair, and all",
         "GHNS Table 6 (CUB-200-2011)",
-        (
-            Row("original", {}, 83.52, "original_top1"),
-            Row("object", {}, 84.65, "object_top1"),
-            Row("object, annotated boxes", _ANNOTATED, 85.21, "object_top1"),
-            Row("parts", {}, 84.82, "parts_top1"),
-            Row("original + object", {}, 88.70, "original_object_top1"),
-            Row("original + parts", {}, 88.81, "original_parts_top1"),
-            Row("object + parts", {}, 88.75, "object_parts_top1"),
-            Row("all, annotated boxes", _ANNOTATED, 89.38),
-            Row("all", {}, 89.06),
+        tuple(
+            _ablation(name, overrides, "Table 6", setting, metric)
+            for name, overrides, setting, metric in (
+                ("original", {}, "original", "original_top1"),
+                ("object", {}, "object-level", "object_top1"),
+                (
+                    "object, annotated boxes",
+                    _ANNOTATED,
+                    "object-level w/ bounding box",
+                    "object_top1",
+                ),
+                ("parts", {}, "part-level", "parts_top1"),
+                ("original + object", {}, "original + object-level", "original_object_top1"),
+                ("original + parts", {}, "original + part-level", "original_parts_top1"),
+                ("object + parts", {}, "object + part-level", "object_parts_top1"),
+                (
+                    "all, annotated boxes",
+                    _ANNOTATED,
+                    "original + object-level w/ bounding box + part-level",
+                    "",
+                ),
+                ("all", {}, "original + object-level + part-level", ""),
+            )
         ),
     ),
     "figure4": Study(

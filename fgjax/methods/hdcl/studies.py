@@ -3,20 +3,33 @@
 from typing import Any
 
 from fgjax.config import Row, Study
+from fgjax.methods.shared import printed
 
+_PAPER = printed.read(__package__)
 _SOFTMAX = {"method.loss": "dgcrl"}
+_BACKBONES = {"vgg19": "VGG-19", "resnet50": "ResNet-50", "resnet101": "ResNet-101",
+              "densenet161": "DenseNet-161", "inception_v3": "Inception-v3"}  # fmt: skip
+_RECALLS = ("recall@2", "recall@4", "recall@8", "recall@16", "recall@32")
+# precision@1 and map@1 are recall@1, in the paper, too.
+_MEASURES = (*_RECALLS, "precision@5", "precision@10", "map@5", "map@10")
 
 
-def _row(name: str, overrides: dict[str, Any], paper: float | None = None) -> Row:
-    return Row(name, {"method.beside_softmax": False, **overrides}, paper)
+def _row(name: str, overrides: dict[str, Any], table: str = "", **cell: str) -> Row:
+    """A row with the numbers of the paper's row `cell`; it has none for what it does not name."""
+    numbers = _PAPER.measures(table, **cell)
+    beside = {measure: numbers[measure] for measure in _MEASURES if measure in numbers}
+    overrides = {"method.beside_softmax": False, **overrides}
+    return Row(name, overrides, numbers.get("recall@1"), paper_also=beside)
 
 
-def _retrieval(papers: tuple[float | None, ...] = (None,) * 4, **overrides) -> tuple[Row, ...]:
-    losses = ("scda", "crl", "dgcrl", "hdcl")
+def _losses(table: str = "", dataset: str = "", **overrides: Any) -> tuple[Row, ...]:
     return tuple(
-        _row(loss.upper(), {"method.loss": loss, **overrides}, paper)
-        for loss, paper in zip(losses, papers)
-    )
+        _row(
+            loss.upper(), {"method.loss": loss, **overrides}, table, method=loss.upper(),
+            dataset=dataset,
+        )
+        for loss in ("scda", "crl", "dgcrl", "hdcl")
+    )  # fmt: skip
 
 
 def _again(name: str, loss: str) -> tuple[Row, ...]:
@@ -28,12 +41,101 @@ def _again(name: str, loss: str) -> tuple[Row, ...]:
     )
 
 
-def _general(source: str, backbone: str, papers: tuple[float, ...]) -> Study:
-    rows = _retrieval(papers, backbone=backbone)
-    title = "General retrieval"
-    return Study(title, f"HDCL {source}, CUB-200-2011, Recall@1)", rows, metric="recall@1")
+def _dataset(table: str, name: str, otherwise: str) -> str:
+    """The dataset whose numbers stand beside a config's: its own, where the table has it."""
+    return name if _PAPER.where(table=table, dataset=name) else otherwise
 
 
+def _table1(name: str) -> Study:
+    dataset = _dataset("Table 1", name, "cub")
+    losses = {
+        "Contrastive": {"method.loss": "contrastive"},
+        "Triplet": {"method.loss": "triplet"},
+        "LiftedStruct": {"method.loss": "lifted"},
+        "Facility Location": {"method.loss": "facility_location"},
+        "N-pairs": {"method.loss": "n_pairs"},
+        "Binomial Deviance": {"method.loss": "binomial_deviance"},
+        "Histogram Loss": {"method.loss": "histogram"},
+        "PDDM+Quadruplet": {"method.loss": "pddm"},
+        "SCDA": {"method.loss": "scda"},
+        "CRL-WSL": {"method.loss": "crl", "method.wsl": True},
+        "DGCRL": {"method.loss": "dgcrl"},
+        "HDCL": {},
+    }
+    rows = tuple(
+        _row(loss, overrides, "Table 1", method=loss, dataset=dataset)
+        for loss, overrides in losses.items()
+    )
+    source = f"HDCL Table 1 ({printed.DATASETS[dataset]}, Recall@1)"
+    return Study("Losses", source, rows, metric="recall@1", also=_RECALLS)
+
+
+def _general(table: str, backbone: str, name: str) -> Study:
+    """Tables 3 to 5: four methods with one network."""
+    dataset = _dataset(table, name, "cub")
+    source = f"HDCL {table} ({_BACKBONES[backbone]}, {printed.DATASETS[dataset]}, Recall@1)"
+    rows = _losses(table, dataset, backbone=backbone)
+    return Study("General retrieval", source, rows, metric="recall@1", also=_MEASURES)
+
+
+def _strongest(name: str, backbone: str, overrides: dict[str, Any]) -> Study:
+    """Table 6: the classes in the denominator, with one network."""
+    dataset = _dataset("Table 6", name, "cub")
+    rows = tuple(
+        _row(
+            row, {**changes, **overrides}, "Table 6", setting=setting, backbone=backbone,
+            dataset=dataset,
+        )
+        for row, changes, setting in (
+            ("all classes (softmax)", _SOFTMAX, "all classes"),
+            ("K̂ = 10", {"method.top_k": 10}, "K̂ = 10"),
+            ("K̂ = 5", {"method.top_k": 5}, "K̂ = 5"),
+            ("K̂ = 2", {"method.top_k": 2}, "K̂ = 2"),
+        )
+    )  # fmt: skip
+    source = f"HDCL Table 6 ({_BACKBONES[backbone]}, {printed.DATASETS[dataset]}, Recall@1)"
+    title = "K̂, the classes in the denominator"
+    return Study(title, source, rows, metric="recall@1", also=_MEASURES)
+
+
+def _recognition(name: str, backbone: str, overrides: dict[str, Any]) -> Study:
+    """Table 7: accuracy with one network."""
+    dataset = _dataset("Table 7", name, "fgvc_aircraft")
+
+    def row(title: str, warmup: dict[str, Any], method: str) -> Row:
+        number = _PAPER.value("Table 7", method=method, backbone=backbone, dataset=dataset)
+        return Row(title, {"method.beside_softmax": False, **warmup, **overrides}, number)
+
+    rows = (
+        row("softmax", {"method.warmup_epochs": lambda c: c.method.embedding.epochs}, "softmax"),
+        row("HCL", {"method.warmup_epochs": 0}, "HCL"),
+        Row("HCL after a warm-up", {"method.beside_softmax": False, **overrides}),
+    )
+    source = f"HDCL Table 7 ({_BACKBONES[backbone]}, {printed.DATASETS[dataset]}, top-1)"
+    return Study("Recognition", source, rows, flags=("recognition",))
+
+
+def for_dataset(name: str) -> dict[str, Study]:
+    """All studies, with the paper's numbers for a dataset where it has any."""
+    return {
+        **STUDIES,
+        "table1": _table1(name),
+        "table3": _general("Table 3", "vgg19", name),
+        "table4": _general("Table 4", "resnet50", name),
+        "table5": _general("Table 5", "resnet101", name),
+        "table6": _strongest(name, "resnet50", {}),
+        "table6_vgg19": _strongest(name, "vgg19", {"backbone": "vgg19"}),
+        "table6_resnet101": _strongest(name, "resnet101", {"backbone": "resnet101"}),
+        "table7": _recognition(name, "resnet50", {}),
+        "table7_vgg19": _recognition(name, "vgg19", {"backbone": "vgg19"}),
+        "table7_densenet161": _recognition(name, "densenet161", {"backbone": "densenet161"}),
+        "table7_inception_v3": _recognition(
+            name, "inception_v3", {"backbone": "inception_v3", "data.image_size": 299}
+        ),
+    }
+
+
+# What needs no number of the paper.
 STUDIES = {
     "run": Study(
         "The run itself",
@@ -42,53 +144,17 @@ STUDIES = {
         metric="recall@1",
         also=("map@r",),
     ),
-    "table1": Study(
-        "Losses",
-        "HDCL Table 1 (CUB-200-2011, Recall@1)",
-        tuple(
-            _row(name, overrides, paper)
-            for name, overrides, paper in (
-                ("Contrastive", {"method.loss": "contrastive"}, 26.4),
-                ("Triplet", {"method.loss": "triplet"}, 36.1),
-                ("LiftedStruct", {"method.loss": "lifted"}, 47.2),
-                ("Facility Location", {"method.loss": "facility_location"}, 48.2),
-                ("N-pairs", {"method.loss": "n_pairs"}, 45.4),
-                ("Binomial Deviance", {"method.loss": "binomial_deviance"}, 52.8),
-                ("Histogram Loss", {"method.loss": "histogram"}, 50.3),
-                ("PDDM+Quadruplet", {"method.loss": "pddm"}, 58.3),
-                ("SCDA", {"method.loss": "scda"}, 62.2),
-                ("CRL-WSL", {"method.loss": "crl", "method.wsl": True}, 65.9),
-                ("DGCRL", {"method.loss": "dgcrl"}, 67.9),
-                ("HDCL", {}, 69.5),
-            )
-        ),
-        metric="recall@1",
-    ),
     "retrieval": Study(
         "General retrieval, with the config's own backbone",
         "the rows of HDCL Tables 3 to 5; Proxy-Anchor and re-ranking beside them",
         (
-            *_retrieval(),
+            *_losses(),
             _row("Proxy-Anchor", {"method.loss": "proxy_anchor"}),
             *_again("SCDA", "scda"),
             *_again("HDCL", "hdcl"),
         ),
         metric="recall@1",
         also=("map@r",),
-    ),
-    "table3": _general("Table 3 (VGG-19", "vgg19", (57.6, 61.0, 61.6, 64.3)),
-    "table4": _general("Table 4 (ResNet-50", "resnet50", (57.3, 62.5, 67.1, 69.5)),
-    "table5": _general("Table 5 (ResNet-101", "resnet101", (62.3, 69.3, 69.5, 70.9)),
-    "table6": Study(
-        "K̂, the classes in the denominator",
-        "HDCL Table 6 (ResNet-50, CUB-200-2011, Recall@1)",
-        (
-            _row("all classes (softmax)", _SOFTMAX, 67.1),
-            _row("K̂ = 10", {"method.top_k": 10}, 69.0),
-            _row("K̂ = 5", {"method.top_k": 5}, 69.1),
-            _row("K̂ = 2", {"method.top_k": 2}, 69.5),
-        ),
-        metric="recall@1",
     ),
     "decorrelation": Study(
         "Decorrelated centres",
@@ -100,15 +166,5 @@ STUDIES = {
             _row("K̂ = 2, λ = 0.1", {}),
         ),
         metric="recall@1",
-    ),
-    "table7": Study(
-        "Recognition",
-        "HDCL Table 7 (ResNet-50, FGVC-Aircraft, top-1); other networks with --set backbone=…",
-        (
-            _row("softmax", {"method.warmup_epochs": lambda c: c.method.embedding.epochs}, 82.1),
-            _row("HCL", {"method.warmup_epochs": 0}, 78.7),
-            _row("HCL after a warm-up", {}),
-        ),
-        flags=("recognition",),
     ),
 }

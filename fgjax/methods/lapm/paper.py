@@ -7,7 +7,7 @@ from fgjax.methods.lapm import figures
 from fgjax.methods.lapm.adaptive_margin import MarginEstimator
 from fgjax.methods.lapm.method import MarginLoss, PairDistances, train_margin
 from fgjax.methods.shared import classifier, objects, parts
-from fgjax.methods.shared.paper import Equation, Paper, Place, Reported
+from fgjax.methods.shared.paper import Equation, Paper, Place
 
 PAPER = Paper(
     title="Localization-Aware Adaptive Pairwise Margin Loss for Fine-Grained Image Recognition",
@@ -69,22 +69,9 @@ PAPER = Paper(
         Place("Table 1", "CUB-200-2011", ("table1",)),
         Place("Table 2", "Stanford Cars", ("table2",)),
         Place("Table 3", "FGVC-Aircraft", ("table3",)),
-        Place("Table 4", "DeepFashion", ("table4", "table4_top5")),
+        Place("Table 4", "DeepFashion", ("table4",)),
         Place("Table 5", "adaptive margin and additional term", ("table5",)),
         Place("Table 6", "N, the samples behind m₁", ("table6",)),
         Place("Table 7", "ratio of positive to negative sets", ("table7",)),
-    ),
-    reported=(
-        Reported("cub", "resnet50", "top1", 89.23, "Table 1"),
-        Reported("cub", "resnet50", "top1", 89.35, "Table 1", "annotated boxes"),
-        Reported("cub", "vgg16", "top1", 88.54, "Table 1"),
-        Reported("cars", "resnet50", "top1", 95.52, "Table 2"),
-        Reported("cars", "vgg16", "top1", 94.27, "Table 2"),
-        Reported("fgvc_aircraft", "resnet50", "top1", 94.43, "Table 3"),
-        Reported("fgvc_aircraft", "vgg16", "top1", 93.08, "Table 3"),
-        Reported("deepfashion", "resnet50", "top3", 92.03, "Table 4"),
-        Reported("deepfashion", "resnet50", "top5", 96.75, "Table 4"),
-        Reported("deepfashion", "vgg16", "top3", 91.25, "Table 4"),
-        Reported("deepfashion", "vgg16", "top5", 96.54, "Table 4"),
     ),
 )  # fmt: skip

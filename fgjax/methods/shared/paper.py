@@ -38,27 +38,6 @@ class Place:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reported:
-    """A number that the paper prints for its whole method.
-
-    Attributes:
-      dataset: as configs name it.
-      backbone: as `models.build` names it.
-      metric: top1, top3, top5 or recall@1.
-      value: in per cent.
-      table: where it stands.
-      note: what it was measured with, if not the whole method without boxes.
-    """
-
-    dataset: str
-    backbone: str
-    metric: str
-    value: float
-    table: str
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class Paper:
     """A paper as the folder of its method keeps it."""
 
@@ -68,4 +47,3 @@ class Paper:
     sections: tuple[Place, ...]
     figures: tuple[Place, ...]
     tables: tuple[Place, ...]
-    reported: tuple[Reported, ...] = ()
