@@ -4,6 +4,7 @@
     fgjax predict --workdir=RUN IMAGES…         classes, object and parts of images
     fgjax search  --workdir=RUN --index=FOLDER  find the images most like a given one
     fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
+    fgjax index   add --workdir=RUN FOLDER      the images that it searches among
     fgjax serve   --workdir=RUN                 a page on which photographs are dropped
     fgjax compare RUN RUN…                      finished runs side by side, image by image
     fgjax doctor  --config=cub                  what stands between this machine and a training
@@ -23,6 +24,7 @@ COMMANDS = {
     "predict": "fgjax.predict",
     "search": "fgjax.search",
     "study": "fgjax.study",
+    "index": "fgjax.index",
     "serve": "fgjax.serve.command",
     "compare": "fgjax.compare",
     "doctor": "fgjax.doctor",

@@ -1,13 +1,16 @@
 """Find the images most like a given one, with any run that makes embeddings.
 
-fgjax search --workdir=RUN --index=FOLDER
-fgjax search --workdir=RUN --query=IMAGE_OR_FOLDER
+fgjax search --workdir=RUN --index=FOLDER             add a folder to the run's index
+fgjax search --workdir=RUN --query=IMAGE_OR_FOLDER    the most similar images in it
+
+`fgjax index` takes images out again, lists them and finds those that are nearly the same.
 """
 
 import hashlib
 import json
 import logging
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,8 +18,8 @@ from fgjax import command_line, main, methods
 from fgjax.data.images import check, decode
 from fgjax.data.loading import read_window
 from fgjax.errors import UserError
-from fgjax.evaluation import nearest
 from fgjax.figures import drawing
+from fgjax.galleries import Entry, Store
 from fgjax.localization import boxes
 from fgjax.predict import find_images
 from fgjax.training import sharding
@@ -31,10 +34,26 @@ def fingerprint(run: Run) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
+def store_of(run: Run, folder: pathlib.Path | None = None) -> Store:
+    """The index in a folder, by default the run's own."""
+    return Store(folder or run.workdir / "index", fingerprint(run))
+
+
+def digest_of(data: bytes) -> str:
+    """By which an image is known, whatever it is called."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def embed_files(
-    run: Run, paths: list[str], *, batch_size: int = 32
-) -> tuple[np.ndarray, list[pathlib.Path], list[pathlib.Path]]:
-    """Unit embeddings [N, D] of all images under the paths, their files, and what was left out.
+    run: Run, paths: list[str], *, batch_size: int = 32, known: Iterable[str] = ()
+) -> tuple[np.ndarray, list[Entry], list[pathlib.Path]]:
+    """Unit embeddings [N, D] of all images under the paths, what they are, and what was left out.
+
+    Args:
+      run: a finished one.
+      paths: image files or folders.
+      batch_size: images that go through the network at once.
+      known: digests of images that are passed over.
 
     Raises:
       UserError: the method makes no embeddings, or there is no readable image.
@@ -46,7 +65,7 @@ def embed_files(
     files, others = find_images(paths)
     embed = method.load_embedder(run)
     size, width = run.config.data.image_size, sharding.divisible(batch_size)
-    found, kept, batch = [], [], []
+    found, kept, batch, passed = [], [], [], frozenset(known)
 
     def flush() -> None:
         if batch:
@@ -55,41 +74,49 @@ def embed_files(
             batch.clear()
 
     for file in files:
+        data = file.read_bytes()
+        if (digest := digest_of(data)) in passed:
+            continue
         try:
-            image = check(file.read_bytes(), str(file))
+            image = check(data, str(file))
         except UserError:
             others.append(file)
             continue
         batch.append(read_window(image, boxes.WHOLE, size))
-        kept.append(file)
+        kept.append(Entry(str(file.absolute()), digest))
         if len(batch) == width:
             flush()
     flush()
-    if not kept:
+    if not kept and not passed:
         raise UserError(f"there is no readable image in {', '.join(paths)}.")
-    return np.concatenate(found), kept, others
+    return np.concatenate(found) if found else np.zeros((0, 0)), kept, others
 
 
-def build_index(workdir: pathlib.Path, folder: str, path: pathlib.Path) -> list[pathlib.Path]:
-    """Embed a folder and write the index; returns the files that are no images.
+def build_index(
+    workdir: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None
+) -> list[pathlib.Path]:
+    """Add images to an index; those that are in it are passed over. Returns what is no image.
+
+    Args:
+      workdir: of a finished run.
+      paths: image files or folders.
+      folder: of the index; the run's own by default.
 
     Raises:
-      UserError: no finished run, or nothing to index.
+      UserError: no finished run, nothing to index, or another model's index.
     """
     run = main.open_run(workdir)
-    embeddings, files, others = embed_files(run, [folder])
-    temporary = path.with_name(f".{path.name}.tmp.npz")
-    names = np.array([str(file.absolute()) for file in files])
-    np.savez(temporary, embeddings=embeddings, files=names, fingerprint=fingerprint(run))
-    temporary.replace(path)
-    log.info("%d images are indexed in %s", len(files), path)
+    store = store_of(run, folder)
+    embeddings, entries, others = embed_files(run, paths, known=store.known())
+    added = store.add(embeddings, entries) if entries else 0
+    log.info("%d images were added to %s, which holds %d", added, store.folder, len(store.open()))
     return others
 
 
 def search(
     workdir: pathlib.Path,
     paths: list[str],
-    index: pathlib.Path,
+    index: pathlib.Path | None = None,
     *,
     top: int = 8,
     picture: pathlib.Path | None = None,
@@ -100,29 +127,15 @@ def search(
       UserError: there is no index, it is another model's, or there is no readable query.
     """
     run = main.open_run(workdir)
-    if not index.is_file():
-        raise UserError(
-            f"there is no index {index}: make one first, "
-            f"fgjax search --workdir={workdir} --index=FOLDER."
-        )
-    with np.load(index, allow_pickle=False) as stored:
-        database, files, made_by = (stored[k] for k in ("embeddings", "files", "fingerprint"))
-    if str(made_by) != fingerprint(run):
-        raise UserError(
-            f"the index {index} was made by another model than that of {workdir}: make it anew, "
-            f"fgjax search --workdir={workdir} --index=FOLDER."
-        )
-    queries, query_files, others = embed_files(run, paths)
+    snapshot = store_of(run, index).open()
+    queries, asked, others = embed_files(run, paths)
     report(others)
-    scores, rows = nearest(queries, database, count=min(top, len(files)))
     results = [
         {
-            "query": str(file),
-            "matches": [
-                {"file": str(files[row]), "score": float(score)} for score, row in zip(line, own)
-            ],
+            "query": entry.file,
+            "matches": [{"file": one.entry.file, "score": one.score} for one in matches],
         }
-        for file, line, own in zip(query_files, scores, rows)
+        for entry, matches in zip(asked, snapshot.search(queries, top), strict=True)
     ]
     if picture is not None:
         _gallery(results, picture)
@@ -165,11 +178,11 @@ def command(arguments: list[str] | None = None) -> None:
     """`fgjax search`."""
     parser = command_line.parser_of("search", __doc__)
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
-    parser.add_argument("--index", metavar="FOLDER", help="embed this folder and save the index")
+    parser.add_argument("--index", metavar="FOLDER", help="add this folder to the index")
     parser.add_argument("--query", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to look for")
     parser.add_argument("--top", type=int, default=8, help="matches to list (8)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--file", type=pathlib.Path, help="the index (WORKDIR/index.npz)")
+    parser.add_argument("--file", type=pathlib.Path, help="the index's folder (WORKDIR/index)")
     parser.add_argument("--out", type=pathlib.Path, help="the picture (WORKDIR/search.png)")
     options = parser.parse_args(arguments)
     main.setup()
@@ -177,13 +190,12 @@ def command(arguments: list[str] | None = None) -> None:
         raise UserError("say what to do: --index=FOLDER, --query=IMAGE_OR_FOLDER, or both.")
     if options.top < 1:
         raise UserError(f"--top is {options.top}, but must be at least 1.")
-    index = options.file or options.workdir / "index.npz"
     if options.index:
-        report(build_index(options.workdir, options.index, index))
+        report(build_index(options.workdir, [options.index], options.file))
     if not options.query:
         return
     picture = options.out or options.workdir / "search.png"
-    results = search(options.workdir, options.query, index, top=options.top, picture=picture)
+    results = search(options.workdir, options.query, options.file, top=options.top, picture=picture)
     if options.json:
         print(json.dumps(results, indent=2))
         return

@@ -27,7 +27,7 @@ FLOORS = (
     ("command_line", "dry_run"),
     ("tables", "train", "predict", "compare", "doctor"),
     ("search", "study"),
-    ("serve",),
+    ("serve", "index"),
     ("cli",),
     ("__main__",),
 )

@@ -1,15 +1,18 @@
 """Galleries: what is added is found, whatever others do meanwhile and wherever one dies."""
 
 import errno
+import functools
 import json
 import multiprocessing
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fgjax import search
 from fgjax.errors import UserError
 from fgjax.galleries import Entry, Snapshot, Store, store
 
@@ -114,6 +117,7 @@ def _add_often(folder, first):
         gallery.add(VECTORS[[n]], [entry(n)])
 
 
+@pytest.mark.slow
 def test_processes_add_and_one_searches_at_the_same_time(tmp_path):
     folder = tmp_path / "g"
     add(Store(folder, "model"), [199])
@@ -185,3 +189,50 @@ def test_refusals(tmp_path):
     (damaged / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
     with pytest.raises(UserError, match="of format 2"):
         Store(damaged, "model").open()
+
+
+# The command
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_a_runs_index_grows_shrinks_and_finds_copies(
+    finished_probe, copy_of, command, tmp_path, capsys
+):
+    workdir, folder = copy_of(finished_probe), tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+        (folder / f"{number}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    last = cv2.imread(str(folder / "3.png"))
+    (folder / "again.bmp").write_bytes(cv2.imencode(".bmp", last)[1].tobytes())
+    index = functools.partial(command, "index")
+    words = (f"--workdir={workdir}", "--json")
+    index("add", str(folder / "0.png"), str(folder / "1.png"), *words)
+    embedded = search.embed_files
+
+    def counted(run, paths, **options):
+        found = embedded(run, paths, **options)
+        assert len(found[1]) == 3  # the two that are there are passed over
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "embed_files", counted)
+        index("add", str(folder), *words)
+    capsys.readouterr()
+    index("list", *words)
+    assert len(json.loads(capsys.readouterr().out)) == 5
+    index("duplicates", *words, "--threshold=0.99999")
+    (pair,) = json.loads(capsys.readouterr().out)
+    assert {pair["one"], pair["other"]} == {str(folder / n) for n in ("3.png", "again.bmp")}
+    index("remove", str(folder / "again.bmp"), *words)
+    assert "1 images were taken out" in capsys.readouterr().out
+    command("search", f"--workdir={workdir}", f"--query={folder}/3.png", "--json")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["matches"][0]["file"] == str(folder / "3.png") and len(found["matches"]) == 4
+    for wrong, says in (
+        (("remove", "/nowhere"), "no image of"), (("add",), "wants images or folders"),
+        (("list", "x"), "takes no paths"), (("forget", "x"), "knows no 'forget'"),
+        (("duplicates", "--threshold=2"), r"must be in \[-1, 1\]"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            index(*wrong, *words)

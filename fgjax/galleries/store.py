@@ -153,18 +153,17 @@ class Store:
         Raises:
           UserError: there is no such gallery, it is another model's, or it is damaged.
         """
-        for last in (False, False, True):
+        tries = 3
+        while True:
             manifest = self._manifest()
             try:
                 parts = [self._read(name) for name in manifest["segments"]]
-                break
-            except FileNotFoundError as error:  # replaced since the manifest was read
-                if last:
-                    raise self._damaged(error) from error
+                vectors = [part[0] for part in parts]
+                return Snapshot(vectors, [entry for part in parts for entry in part[1]])
             except (ValueError, OSError) as error:
-                raise self._damaged(error) from error
-        vectors = [part[0] for part in parts]
-        return Snapshot(vectors, [entry for part in parts for entry in part[1]])
+                tries -= 1  # a file may have been replaced since the manifest was read
+                if not tries or not isinstance(error, FileNotFoundError):
+                    raise self._damaged(error) from error
 
     def known(self) -> set[str]:
         """Digests of all images in it; none where there is no gallery yet."""

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 import logging
 import pathlib
@@ -14,10 +15,10 @@ from fgjax import main, methods
 from fgjax.data.images import Encoded, decode
 from fgjax.data.loading import read_window
 from fgjax.errors import UserError
-from fgjax.evaluation import nearest
 from fgjax.figures import drawing
+from fgjax.galleries import Entry, Snapshot
 from fgjax.localization import boxes
-from fgjax.search import fingerprint
+from fgjax.search import store_of
 from fgjax.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -30,39 +31,28 @@ class Gallery:
     """The images that a photograph is compared with.
 
     Attributes:
-      embeddings: unit rows [N, D].
-      names: of the files, without the folders that they lie in.
-      thumbnails: as addresses for <img>; empty where nobody asked for them.
+      images: an index as it was when the server began.
+      shown: whether small copies go into the answers.
     """
 
-    embeddings: np.ndarray
-    names: tuple[str, ...]
-    thumbnails: tuple[str, ...] = ()
+    images: Snapshot
+    shown: bool = False
 
     @classmethod
-    def load(cls, path: pathlib.Path, run: Run, *, thumbnails: bool = False) -> "Gallery":
-        """An index that `fgjax search --index` made.
+    def load(cls, folder: pathlib.Path, run: Run, *, thumbnails: bool = False) -> "Gallery":
+        """An index that `fgjax index add` made.
 
         Raises:
           UserError: there is none, or it is another model's.
         """
-        if not path.is_file():
-            raise UserError(
-                f"there is no index {path}: make one first, "
-                f"fgjax search --workdir={run.workdir} --index=FOLDER."
-            )
-        with np.load(path, allow_pickle=False) as stored:
-            embeddings, made_by = stored["embeddings"], str(stored["fingerprint"])
-            files = [pathlib.Path(name) for name in stored["files"].tolist()]
-        if made_by != fingerprint(run):
-            raise UserError(
-                f"the index {path} was made by another model than that of {run.workdir}: make it "
-                f"anew, fgjax search --workdir={run.workdir} --index=FOLDER."
-            )
-        small = tuple(_thumbnail(file) for file in files) if thumbnails else ()
-        return cls(embeddings, tuple(file.name for file in files), small)
+        return cls(store_of(run, folder).open(), thumbnails)
+
+    def thumbnail(self, entry: Entry) -> str:
+        """A small copy of an image as an address; empty where nobody asked for them."""
+        return _thumbnail(pathlib.Path(entry.file)) if self.shown else ""
 
 
+@functools.lru_cache(maxsize=4096)
 def _thumbnail(file: pathlib.Path) -> str:
     """A small picture as an address; empty where the file is gone or has changed."""
     try:
@@ -113,7 +103,7 @@ class Answers:
             "top1": metrics.get("top1"),
             "recall_at_1": metrics.get("recall@1"),
             "calibrated": "temperature" in metrics,
-            "index": len(gallery.names) if gallery else 0,
+            "index": len(gallery.images) if gallery else 0,
         }
 
     @classmethod
@@ -148,19 +138,15 @@ class Answers:
                 answer["box"] = None if whole else found.box.tolist()
                 answer["parts"] = found.parts.tolist()
         if self._gallery is not None and self._embed is not None:
-            gallery = self._gallery
-            found = nearest(
-                self._embeddings(images), gallery.embeddings,
-                count=min(self._neighbours, len(gallery.names)),
-            )  # fmt: skip
-            for answer, scores, rows in zip(answers, *found, strict=True):
+            found = self._gallery.images.search(self._embeddings(images), self._neighbours)
+            for answer, matches in zip(answers, found, strict=True):
                 answer["neighbours"] = [
                     {
-                        "name": gallery.names[row],
-                        "similarity": float(score),
-                        "thumbnail": gallery.thumbnails[row] if gallery.thumbnails else "",
+                        "name": pathlib.Path(entry.file).name,
+                        "similarity": score,
+                        "thumbnail": self._gallery.thumbnail(entry),
                     }
-                    for score, row in zip(scores, rows.tolist(), strict=True)
+                    for entry, score in matches
                 ]
         return answers
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fgjax import search
 from fgjax.errors import UserError
+from fgjax.galleries import Entry, Store
 from fgjax.serve import Answers, Gallery, Limits, create_app
 from fgjax.serve.batching import Batcher, Busy
 
@@ -180,8 +181,8 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
     folder.mkdir()
     for number in range(5):
         (folder / f"{number}.png").write_bytes(picture(50, 50, seed=number))
-    index = tmp_path / "index.npz"
-    search.build_index(workdir, str(folder), index)
+    index = tmp_path / "index"
+    search.build_index(workdir, [str(folder)], index)
     answers = Answers.open(workdir, index=index, thumbnails=True)
     with TestClient(create_app(answers)) as client:
         files = sorted(folder.iterdir())
@@ -196,10 +197,10 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
         )
         assert nearest["thumbnail"].startswith("data:image/webp;base64,")
     assert str(tmp_path) not in json.dumps(found)
-    other = index.with_name("other.npz")
-    np.savez(other, embeddings=np.ones((1, 2)), files=np.array(["a"]), fingerprint="x")
+    Store(tmp_path / "other", "x").add(np.ones((1, 2)), [Entry("a.jpg", "a")])
     with pytest.raises(UserError, match="was made by another model"):
-        Answers.open(workdir, index=other)
+        Answers.open(workdir, index=tmp_path / "other")
     with pytest.raises(UserError, match="there is no index"):
-        Answers.open(workdir, index=tmp_path / "none.npz")
-    assert Gallery(np.ones((1, 2)), ("a",)).thumbnails == ()
+        Answers.open(workdir, index=tmp_path / "none")
+    hidden = Gallery(Store(tmp_path / "other", "x").open())
+    assert hidden.thumbnail(Entry(str(folder / "0.png"), "0")) == ""

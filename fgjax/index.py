@@ -1,0 +1,82 @@
+"""The images that a run searches among.
+
+fgjax index add        --workdir=RUN IMAGE_OR_FOLDER…    those that are there are passed over
+fgjax index remove     --workdir=RUN FILE_OR_FOLDER…     by where they lay
+fgjax index list       --workdir=RUN
+fgjax index duplicates --workdir=RUN                     images that are nearly the same
+
+The index lies in WORKDIR/index, or where --file says: a run may have several. Others may search it
+meanwhile.
+"""
+
+import json
+import pathlib
+import sys
+
+from fgjax import command_line, main
+from fgjax.errors import UserError
+from fgjax.search import build_index, report, store_of
+
+ACTIONS = ("add", "remove", "list", "duplicates")
+
+
+def remove(workdir: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None) -> int:
+    """Take images out of an index, by their files or the folders that they lay in.
+
+    Raises:
+      UserError: there is no such index, or nothing in it lay there.
+    """
+    store = store_of(main.open_run(workdir), folder)
+    wanted = [pathlib.Path(path).absolute() for path in paths]
+    gone = [
+        entry.digest
+        for entry in store.open().entries
+        if any(pathlib.Path(entry.file).is_relative_to(path) for path in wanted)
+    ]
+    if not gone:
+        raise UserError(
+            f"no image of {store.folder} lay in {', '.join(paths)}: see `fgjax index list`."
+        )
+    return store.remove(gone)
+
+
+def command(arguments: list[str] | None = None) -> None:
+    """`fgjax index`."""
+    parser = command_line.parser_of("index", __doc__)
+    parser.add_argument("action", help=", ".join(ACTIONS))
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="images or folders")
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    parser.add_argument("--file", type=pathlib.Path, help="the index's folder (WORKDIR/index)")
+    parser.add_argument("--threshold", type=float, default=0.98,
+                        help="cosine from which on images are nearly the same (0.98)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if options.action not in ACTIONS:
+        raise UserError(f"fgjax index knows no {options.action!r}; it knows {', '.join(ACTIONS)}.")
+    if (options.action in ("add", "remove")) != bool(options.paths):
+        raise UserError(
+            f"fgjax index {options.action} " + ("takes no paths." if options.paths
+                                                else "wants images or folders: name some.")
+        )  # fmt: skip
+    main.setup()
+    if options.action == "add":
+        report(build_index(options.workdir, options.paths, options.file))
+    elif options.action == "remove":
+        print(f"{remove(options.workdir, options.paths, options.file)} images were taken out")
+    else:
+        snapshot = store_of(main.open_run(options.workdir), options.file).open()
+        if options.action == "list":
+            found = [entry._asdict() for entry in snapshot.entries]
+            lines = [entry["file"] for entry in found] + [f"{len(found)} images"]
+        else:
+            if not -1 <= options.threshold <= 1:
+                raise UserError(f"--threshold is {options.threshold}, but must be in [-1, 1].")
+            pairs = snapshot.alike(options.threshold)
+            found = [{"one": a.file, "other": b.file, "score": score} for a, b, score in pairs]
+            lines = [f"{p['score']:.3f}  {p['one']}  {p['other']}" for p in found]
+            lines.append(f"{len(found)} pairs")
+        print(json.dumps(found, indent=2) if options.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    command_line.run(command)
