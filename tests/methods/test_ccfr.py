@@ -273,6 +273,7 @@ def test_new_images_are_classified_and_reranked_as_the_test_images_were(finished
         {"method.scale_separated": False, "method.fusion": False},
         {"method.frozen": True, "method.rerank.thresholds": "auto", "method.beside_nts": True},
         {"method.rerank.thresholds": "test"},
+        {"method.boxes": "random"},
         {"method.concat_loss": True, "method.fusion_norm": True, "method.region_weight": 0.25},
         {"method.rerank.thresholds": "preset", "data.held_out": 0.0},
     ],

@@ -91,6 +91,39 @@ def test_regions_are_the_best_of_each_scale_or_of_all(scale_separated):
     assert chooser.fused(2).tolist() == [0, 1, 2, 3]
 
 
+def test_regions_on_a_grid_are_spread_evenly_and_the_same_for_all():
+    chooser = regions(source="grid", ranked_per_scale=4, per_scale=4)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    liked = chooser.liked(jnp.asarray(images), jnp.zeros((2, 80)))
+    chosen = np.asarray(chooser.select(liked, each=4))
+    np.testing.assert_array_equal(chosen[0], chosen[1])
+    centers = (chooser.boxes[chosen[0], :2] + chooser.boxes[chosen[0], 2:]) / 2
+    quarters = [(y > 0.5, x > 0.5) for y, x in centers]
+    assert len(set(quarters[:4])) == 4 and set(quarters[:4]) <= set(quarters)
+
+
+def test_random_regions_are_an_images_own_whatever_batch_it_is_in():
+    chooser = regions(source="random")
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3)).astype(np.uint8)
+    pick = lambda some: np.asarray(  # noqa: E731
+        chooser.select(chooser.liked(jnp.asarray(some), jnp.zeros((len(some), 80))), each=2)
+    )
+    chosen = pick(images)
+    assert len({tuple(row) for row in chosen}) == 6
+    np.testing.assert_array_equal(pick(images[4:5])[0], chosen[4])
+    np.testing.assert_array_equal(pick(images.astype(np.float32)), chosen)
+    many = pick(np.random.default_rng(1).integers(0, 256, (400, 8, 8, 3)).astype(np.uint8))
+    counts = np.bincount(many[:, 0], minlength=64)[:64]
+    assert counts.max() < 25 and (counts > 0).sum() > 50  # no place is liked
+
+
+def test_learned_regions_go_by_their_scores():
+    scores = jax.random.normal(jax.random.key(0), (2, 80))
+    assert regions().liked(jnp.zeros((2, 8, 8, 3)), scores) is scores
+    with pytest.raises(UserError, match="boxes"):
+        ccfr.Config(boxes="anywhere").validate()
+
+
 @pytest.fixture(scope="module")
 def network():
     backbone = models.build("resnet_small", num_classes=5, rngs=nnx.Rngs(0))

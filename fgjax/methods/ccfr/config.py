@@ -2,8 +2,10 @@
 
 import dataclasses
 
-from fgjax.config import Training, added, require, require_classes
+from fgjax.config import Training, added, one_of, require, require_classes
 from fgjax.methods.ccfr.reranking import Reranking
+
+SOURCES = ("learned", "random", "grid")
 
 
 @dataclasses.dataclass
@@ -17,6 +19,9 @@ class Config:
     # 3.2
     regions: bool = True  # otherwise x is the image's feature alone; Table 3
     scales: tuple[float, ...] = (96 / 448, 192 / 448)  # sides of the boxes, shares of the image
+    # Where regions come from: learned | random, anew for each image by its pixels | grid, the same
+    # for all. What looking where one has learned to look brings can be told from looking closely.
+    boxes: str = added("learned", before="learned")
     per_scale: int = 2  # regions that are fused
     ranked_per_scale: int = 3  # regions that the ranking loss compares; NTS-Net compares 6 in all
     crop_size: int = 224
@@ -49,6 +54,7 @@ class Config:
 
     def validate(self) -> None:
         """Refuse what cannot work."""
+        one_of("boxes", self.boxes, *SOURCES)
         checks = (
             ("super_classes", self.super_classes >= 0, "0 or more"),
             ("scales", bool(self.scales) and all(0 < s <= 1 for s in self.scales),

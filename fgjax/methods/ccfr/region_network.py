@@ -28,6 +28,8 @@ class Regions:
       crop_size: pixels that a region is resized to.
       iou_threshold: of the suppression.
       scale_separated: suppress each scale by itself; otherwise all boxes at once, as NTS-Net.
+      source: "learned", by their scores; "random", by numbers that an image's pixels seed; "grid",
+        near evenly spaced places, the same for all images.
     """
 
     scales: tuple[float, ...]
@@ -37,6 +39,7 @@ class Regions:
     crop_size: int
     iou_threshold: float
     scale_separated: bool
+    source: str = "learned"
 
     @functools.cached_property
     def boxes(self) -> np.ndarray:
@@ -46,6 +49,33 @@ class Regions:
     def count(self, each: int) -> int:
         """Regions in all, when each scale gives `each`."""
         return each * len(self.scales)
+
+    def liked(self, images: jax.Array, scores: jax.Array) -> jax.Array:
+        """What stands for the scores [B, A] of images [B, S, S, 3] by `source`."""
+        if self.source == "learned":
+            return scores
+        if self.source == "grid":
+            return jnp.broadcast_to(self._nearness, scores.shape)
+        # By whole numbers: a sum of floats would depend on the size of the batch.
+        seeds = jnp.sum(images.astype(jnp.int32), axis=(1, 2, 3)).astype(jnp.uint32)
+        draw = lambda seed: jax.random.uniform(jax.random.key(seed), scores.shape[1:])  # noqa: E731
+        return jax.vmap(draw)(seeds)
+
+    @functools.cached_property
+    def _nearness(self) -> np.ndarray:
+        """[A]: for each scale the anchors at its places come first, then those near any of them."""
+        each, side = self.ranked_per_scale, int(np.ceil(np.sqrt(self.ranked_per_scale)))
+        places = (np.argwhere(np.ones((side, side)))[:each] + 0.5) / side
+        liked, low = [], 0
+        for grid in self.grids:
+            boxes = self.boxes[low : low + grid**2]
+            centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+            away = np.linalg.norm(centers[:, None] - places[None], axis=-1)
+            own = -1 - away.min(axis=1)
+            own[away.argmin(axis=0)] = -np.arange(each) / each
+            liked.append(own)
+            low += grid**2
+        return np.concatenate(liked).astype(np.float32)
 
     def select(self, scores: jax.Array, *, each: int) -> jax.Array:
         """Indices int32 [B, R] of the chosen anchors by scores [B, A], scale after scale."""
@@ -157,12 +187,12 @@ class RegionNetwork(nnx.Module):
         outputs = self.backbone(images, key=keys[0])
         # NTS-Net: proposals do not train the extractor.
         scores = self.pyramid(jax.lax.stop_gradient(models.last_map(outputs)))
-        liked = scores
+        liked = regions.liked(images, scores)
         if explore is not None:
             drawn = keys[2]
             if drawn is None:
                 raise ValueError("regions are drawn with a key, but none was given.")
-            liked = jnp.where(explore, jax.random.uniform(drawn, scores.shape), scores)
+            liked = jnp.where(explore, jax.random.uniform(drawn, scores.shape), liked)
         chosen = regions.select(liked, each=each)
         boxes = jnp.asarray(regions.boxes)[chosen]
         crops = crop_and_resize(layers.widened(images), boxes, size=regions.crop_size)

@@ -24,7 +24,8 @@ def regions_of(run: Run, config: Config, backbone: models.Backbone) -> Regions:
     grids = grids_of(backbone, run.config.data.image_size, len(config.scales))
     names = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
              "scale_separated")  # fmt: skip
-    return Regions(grids=grids, **{name: getattr(config, name) for name in names})
+    values = {name: getattr(config, name) for name in names}
+    return Regions(grids=grids, source=config.boxes, **values)
 
 
 def build_network(run: Run, config: Config, backbone: models.Backbone) -> RegionNetwork:
@@ -109,7 +110,7 @@ class RegionLoss:
         return loss, metrics
 
 
-REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
+REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold", "boxes",
                  "scale_separated", "pyramid_width", "explore_epochs", "concat_loss")  # fmt: skip
 
 

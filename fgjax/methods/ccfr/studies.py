@@ -110,6 +110,16 @@ STUDIES = {
         ),
         axes=("method.rerank.top_n", "method.rerank.similarity_threshold"),
     ),
+    "boxes": Study(
+        "Where regions come from",
+        "Our question: what learned regions bring beyond looking closely anywhere",
+        (
+            Row("learned", _ALONE, None, _COARSE),
+            Row("random", {**_ALONE, "method.boxes": "random"}, None, _COARSE),
+            Row("grid", {**_ALONE, "method.boxes": "grid"}, None, _COARSE),
+        ),
+        also=("top1", "retrieval_top1"),
+    ),
     "levers": Study(
         "What the paper leaves open, one at a time",
         "Our question; on test, where nothing is chosen",
