@@ -86,7 +86,7 @@ class Answers:
         except UserError as error:  # trained for retrieval
             if gallery is None:
                 raise UserError(
-                    f"{str(error).rstrip('.')}: with --index=FILE the page shows similar images."
+                    f"{error} A page of similar images wants an index: --index=FOLDER."
                 ) from error
         if gallery is not None:
             if not hasattr(method, "load_embedder"):

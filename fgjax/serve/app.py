@@ -6,9 +6,11 @@ import importlib.resources
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from typing import Annotated
 
 import anyio.to_thread
 import fastapi
+import fastapi.exceptions
 import pydantic
 from fastapi.responses import HTMLResponse, JSONResponse
 
@@ -92,7 +94,10 @@ class Problem(pydantic.BaseModel):
     detail: str
 
 
-_REFUSALS = {code: {"model": Problem} for code in (413, 422, 429)}
+Files = Annotated[
+    list[fastapi.UploadFile], fastapi.File(min_length=1, description="images, each a field `files`")
+]
+_REFUSALS = {code: {"model": Problem} for code in (400, 411, 413, 422, 429)}
 
 
 def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAPI:
@@ -133,7 +138,7 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
         return Model(**answers.about)
 
     @app.post("/api/predict", responses=_REFUSALS)  # type: ignore[arg-type]
-    async def predict(files: list[fastapi.UploadFile]) -> list[Answer]:
+    async def predict(files: Files) -> list[Answer]:
         """An answer for each image, in the order sent; an image that cannot be read says why."""
         if len(files) > limits.images:
             raise fastapi.HTTPException(
@@ -162,6 +167,10 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
 
 def _guard(app: fastapi.FastAPI, limits: Limits) -> None:
     """Refuse bodies by their announced length, and tell nobody more than needed."""
+
+    @app.exception_handler(fastapi.exceptions.RequestValidationError)
+    async def refused(*_) -> JSONResponse:
+        return JSONResponse({"detail": "send images, each as a form field named `files`."}, 422)
 
     @app.middleware("http")
     async def guarded(request: fastapi.Request, call_next):

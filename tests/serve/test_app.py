@@ -101,7 +101,9 @@ def test_too_many_images_and_too_large_requests_are_refused(client):
     assert answer.status_code == 413 and "too large" in answer.json()["detail"]
     answer = client.post("/api/predict", content=iter([b"x"]))  # of no announced length
     assert answer.status_code == 411
-    assert client.post("/api/predict", data={"files": "text"}).status_code == 422
+    for wrong in ({"data": {"files": "text"}}, {"data": {}}, {"content": b"{}"}):
+        answer = client.post("/api/predict", **wrong)
+        assert answer.status_code == 422 and "named `files`" in answer.json()["detail"]
 
 
 def test_a_name_has_no_folders(client):
