@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from fgjax.errors import UserError
+from fgjax.ranges import outside, within
 
 
 def added(default: Any, *, before: Any) -> Any:
@@ -24,7 +25,9 @@ def added(default: Any, *, before: Any) -> Any:
 class Augmentation:
     """What happens to a training image; evaluation sees the whole window."""
 
-    crop_scale: float = 0.875  # smallest side of the random crop, as a share of the window
+    crop_scale: float = within(
+        0.875, 0, 1, above=True
+    )  # smallest side of the random crop, as a share of the window
     flip: bool = True
     color: bool = False  # channel permutation, partial grey and gains: the demo's
 
@@ -37,15 +40,19 @@ class Data:
     data_dir: str = ""  # prepared files; default $FGJAX_DATA or ~/.cache/fgjax/data
     manual_dir: str = ""  # official archives; default data_dir/manual
     path: str = ""  # the folder of images, with dataset=folder
-    test_share: float = 0.2  # of each class, where that folder has no train and test sub-folders
-    split_seed: int = 0  # decides which images those are; apart from `seed`, so that runs compare
+    # Of each class, where that folder has no train and test sub-folders.
+    test_share: float = within(0.2, 0, 1, above=True, below=True)
+    # Decides which images those are; apart from `seed`, so that runs compare.
+    split_seed: int = within(0, 0, 2**32 - 1)
     zero_shot: bool = False  # train on the first half of the classes, test on the other half
-    image_size: int = 448
+    image_size: int = within(448, 16, 8192)
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     # Share of the training split that serves every selection: images, with zero_shot classes.
-    held_out: float = 0.1
-    workers: int = 4  # processes that decode and mix; 0 uses threads of the main one
-    prefetch: int = 4  # batches that each worker keeps ready
+    held_out: float = within(0.1, 0, 1, below=True)
+    workers: int = within(
+        4, 0, 256
+    )  # processes that decode and mix; 0 uses threads of the main one
+    prefetch: int = within(4, 1, 1000)  # batches that each worker keeps ready
 
 
 @dataclasses.dataclass
@@ -53,26 +60,26 @@ class Optimizer:
     """SGD with the papers' step decay, or AdamW with warm-up and cosine for the demo."""
 
     name: str = "sgd"  # sgd | adamw
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    learning_rate: float = within(1e-3, 0, 1000, above=True)
+    momentum: float = within(0.9, 0, 1, below=True)
+    weight_decay: float = within(1e-4, 0, 1000)
     schedule: str = "step"  # step | cosine | constant
-    decay_rate: float = 0.1
-    decay_epochs: int = 30
-    warmup_epochs: float = 0.0
-    clip: float = 0.0  # largest global norm of the gradient; 0: no clipping
+    decay_rate: float = within(0.1, 0, 1, above=True)
+    decay_epochs: int = within(30, 1)
+    warmup_epochs: float = within(0.0, 0)
+    clip: float = within(0.0, 0)  # largest global norm of the gradient; 0: no clipping
     # Decay of the parameters' running average, which is measured and saved in their place; 0: none.
-    ema: float = added(0.0, before=0.0)
+    ema: float = within(0.0, 0, 1, below=True, before=0.0)
     # Micro-batches that a batch is cut into, one after the other, for a fraction of the memory.
-    accumulate: int = added(1, before=1)
+    accumulate: int = within(1, 1, before=1)
 
 
 @dataclasses.dataclass
 class Training:
     """How long and in which batches a stage trains."""
 
-    epochs: int = 30
-    batch_size: int = 32  # over all devices
+    epochs: int = within(30, 0)
+    batch_size: int = within(32, 1, 1_000_000)  # over all devices
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
 
     @property
@@ -85,8 +92,8 @@ class Training:
 class Checkpoints:
     """When the loop saves and looks."""
 
-    every_steps: int = 0  # besides the end of each epoch; 0: epochs only
-    evaluate_every: int = 5  # epochs between looks at the held-out images; 0: never
+    every_steps: int = within(0, 0)  # besides the end of each epoch; 0: epochs only
+    evaluate_every: int = within(5, 0)  # epochs between looks at the held-out images; 0: never
 
 
 @dataclasses.dataclass
@@ -94,13 +101,15 @@ class Config:
     """A whole experiment."""
 
     name: str = ""
-    seed: int = 0
+    seed: int = within(0, 0, 2**32 - 1)
     backbone: str = "resnet50"
     pretrained: str = "default"  # the backbone's own; a package, Hub repository or file; '': none
     dtype: str = "float32"  # float32 | bfloat16, of the convolutions
-    last_stride: int = 2  # of the backbone's last stage; 1 doubles the last map
+    last_stride: int = within(2, 1, 2)  # of the backbone's last stage; 1 doubles the last map
     pooling: str = "average"  # average | max | max_average, of the last map
-    dropout: float = 0.0  # share of the pooled feature that training drops
+    dropout: float = within(
+        0.0, 0, 1, below=True
+    )  # share of the pooled feature that training drops
     # Maps of the backbone (stem,stage1), globs of its modules (stages.0.*) or all of its
     # batch_norms, which no stage changes.
     freeze: str = added("", before="")
@@ -190,39 +199,23 @@ def check(config: Config, devices: int) -> None:
       UserError: naming the field, its value and what it may be.
     """
     data = config.data
+    for name, value, wanted in outside(config):
+        _require(False, name, value, wanted)
     _require(config.dtype in ("float32", "bfloat16"), "dtype", config.dtype, "float32 or bfloat16")
-    _require(config.last_stride in (1, 2), "last_stride", config.last_stride, "1 or 2")
     kinds = ("average", "max", "max_average")
     _require(config.pooling in kinds, "pooling", config.pooling, f"one of {', '.join(kinds)}")
-    _require(0 <= config.dropout < 1, "dropout", config.dropout, "at least 0 and below 1")
-    _require(0 <= data.held_out < 1, "data.held_out", data.held_out, "at least 0 and below 1")
-    share = data.test_share
-    _require(0 < share < 1, "data.test_share", share, "above 0 and below 1")
-    _require(data.image_size >= 16, "data.image_size", data.image_size, "at least 16")
-    scale = data.augmentation.crop_scale
-    _require(0 < scale <= 1, "data.augmentation.crop_scale", scale, "above 0 and at most 1")
-    _require(data.workers >= 0, "data.workers", data.workers, "0 or more")
     flat = flatten(config)
     for key, value in flat.items():
         name = key.rsplit(".", 1)[-1]
         if name == "batch_size":
-            _require(value > 0, key, value, "positive")
             _require(value % devices == 0, key, value, f"divisible by the {devices} devices")
-        elif name == "epochs":
-            _require(value >= 0, key, value, "0 or more")
-        elif name == "learning_rate":
-            _require(value > 0, key, value, "positive")
         elif key.endswith("optimizer.name"):
             _require(value in ("sgd", "adamw"), key, value, "sgd or adamw")
         elif key.endswith("optimizer.schedule"):
             kinds = ("step", "cosine", "constant")
             _require(value in kinds, key, value, "step, cosine or constant")
-        elif key.endswith("optimizer.ema"):
-            _require(0 <= value < 1, key, value, "at least 0 and below 1")
-        elif key.endswith("optimizer.accumulate"):
-            _require(value >= 1, key, value, "1 or more")
-            if value > 1:
-                _check_micro_batches(flat, key, devices)
+        elif key.endswith("optimizer.accumulate") and value > 1:
+            _check_micro_batches(flat, key, devices)
     known = getattr(config.method, "searches_unseen_classes", False)
     wanted = "False: this method classifies, and would not know the classes of the other half"
     _require(known or not data.zero_shot, "data.zero_shot", True, wanted)

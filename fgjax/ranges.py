@@ -1,0 +1,83 @@
+"""What a number in the config may be, said beside the field that holds it."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+_NOTHING = dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`; the ends belong to it unless they are open.
+
+    Attributes:
+      low: −∞ where there is none.
+      high: ∞ where there is none.
+      open_low: whether `low` itself is out.
+      open_high: whether `high` itself is out.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: Any) -> bool:
+        if not math.isfinite(value):
+            return False
+        least = value > self.low if self.open_low else value >= self.low
+        most = value < self.high if self.open_high else value <= self.high
+        return least and most
+
+    def __str__(self) -> str:
+        low, high = f"{self.low:g}", f"{self.high:.10g}"
+        if math.isinf(self.high):
+            if math.isinf(self.low):
+                return "a number"
+            if self.open_low:
+                return "positive" if self.low == 0 else f"above {low}"
+            return f"{low} or more"
+        first = f"above {low}" if self.open_low else f"at least {low}"
+        return f"{first} and {'below' if self.open_high else 'at most'} {high}"
+
+
+def within(
+    default: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+    before: Any = _NOTHING,
+) -> Any:
+    """A field with its range.
+
+    Args:
+      default: of the field.
+      low: the least number.
+      high: the largest.
+      above: `low` itself is out.
+      below: `high` itself is out.
+      before: as of `config.added`.
+    """
+    metadata: dict[str, Any] = {"range": Range(low, high, above, below)}
+    if before is not _NOTHING:
+        metadata["before"] = before
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def outside(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted name, value, what it may be) of the fields of a dataclass that are out of range.
+
+    A float without a range must be a finite number.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            yield from outside(value, f"{name}.")
+            continue
+        allowed = field.metadata.get("range", Range() if isinstance(value, float) else None)
+        if allowed is not None and value not in allowed:
+            yield name, value, str(allowed)
