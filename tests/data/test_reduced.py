@@ -166,8 +166,7 @@ def test_training_evaluation_prediction_and_search_see_the_same_pixels(
     evaluated, _ = reader.read(0)
     trained, _ = reader.read(0, np.random.default_rng(0))
 
-    predictor = object.__new__(BatchedPredictor)
-    predictor._size = size
+    predictor = BatchedPredictor((), size)
     file = images.check(data, "large.jpg")
     predicted = predictor._crops([file], BOX[None])[0]
     np.testing.assert_array_equal(trained, evaluated)
