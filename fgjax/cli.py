@@ -3,6 +3,7 @@
     fgjax train   --config=aircraft:demo        train and measure a model
     fgjax predict --workdir=RUN IMAGES…         classes, object and parts of images
     fgjax search  --workdir=RUN --index=FOLDER  find the images most like a given one
+    fgjax export  --workdir=RUN --out=FILE      one file of the model, for other machines
     fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
     fgjax doctor  --config=cub                  what stands between this machine and a training
     fgjax configs                               every config with its methods and flags
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": "fgjax.train",
     "predict": "fgjax.predict",
     "search": "fgjax.search",
+    "export": "fgjax.export",
     "study": "fgjax.study",
     "doctor": "fgjax.doctor",
     "configs": "fgjax.config_files",

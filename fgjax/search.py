@@ -1,17 +1,21 @@
-"""Find the images most like a given one, with any run that makes embeddings.
+"""Find the images most like a given one, with any run or model file that makes embeddings.
 
 fgjax search --workdir=RUN --index=FOLDER
 fgjax search --workdir=RUN --query=IMAGE_OR_FOLDER
+
+`--model=FILE` takes a model file instead of a run.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
-from fgjax import command_line, main, methods
+from fgjax import command_line, main, methods, model_files
 from fgjax.data.images import check, decode
 from fgjax.data.loading import read_window
 from fgjax.errors import UserError
@@ -31,27 +35,54 @@ def fingerprint(run: Run) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
-def embed_files(
-    run: Run, paths: list[str], *, batch_size: int = 32
-) -> tuple[np.ndarray, list[pathlib.Path], list[pathlib.Path]]:
-    """Unit embeddings [N, D] of all images under the paths, their files, and what was left out.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What makes embeddings: of a run or of a model file.
+
+    Attributes:
+      embed: whole images [B, S, S, 3] to unit embeddings [B, D].
+      image_size: S.
+      fingerprint: changes with the model.
+    """
+
+    embed: Callable[[np.ndarray], np.ndarray]
+    image_size: int
+    fingerprint: str = ""
+
+
+def open_source(path: pathlib.Path) -> Source:
+    """The embedder of a run's folder or of a model file.
 
     Raises:
-      UserError: the method makes no embeddings, or there is no readable image.
+      UserError: it is neither, or makes no embeddings.
     """
+    if path.is_file():
+        model = model_files.load(path)
+        return Source(model.embedder, model.embedder.image_size, model.fingerprint)
+    run = main.open_run(path)
     method = methods.of(run.config)
     if not hasattr(method, "load_embedder"):
         name = methods.name_of(method)
         raise UserError(f"{run.workdir} is a run of {name}, which makes no embeddings for search.")
+    return Source(method.load_embedder(run), run.config.data.image_size, fingerprint(run))
+
+
+def embed_files(
+    source: Source, paths: list[str], *, batch_size: int = 32
+) -> tuple[np.ndarray, list[pathlib.Path], list[pathlib.Path]]:
+    """Unit embeddings [N, D] of all images under the paths, their files, and what was left out.
+
+    Raises:
+      UserError: there is no readable image.
+    """
     files, others = find_images(paths)
-    embed = method.load_embedder(run)
-    size, width = run.config.data.image_size, sharding.divisible(batch_size)
+    size, width = source.image_size, sharding.divisible(batch_size)
     found, kept, batch = [], [], []
 
     def flush() -> None:
         if batch:
             padded = batch + [batch[-1]] * (width - len(batch))
-            found.append(embed(np.stack(padded))[: len(batch)])
+            found.append(source.embed(np.stack(padded))[: len(batch)])
             batch.clear()
 
     for file in files:
@@ -70,24 +101,24 @@ def embed_files(
     return np.concatenate(found), kept, others
 
 
-def build_index(workdir: pathlib.Path, folder: str, path: pathlib.Path) -> list[pathlib.Path]:
+def build_index(model: pathlib.Path, folder: str, path: pathlib.Path) -> list[pathlib.Path]:
     """Embed a folder and write the index; returns the files that are no images.
 
     Raises:
       UserError: no finished run, or nothing to index.
     """
-    run = main.open_run(workdir)
-    embeddings, files, others = embed_files(run, [folder])
+    source = open_source(model)
+    embeddings, files, others = embed_files(source, [folder])
     temporary = path.with_name(f".{path.name}.tmp.npz")
     names = np.array([str(file.absolute()) for file in files])
-    np.savez(temporary, embeddings=embeddings, files=names, fingerprint=fingerprint(run))
+    np.savez(temporary, embeddings=embeddings, files=names, fingerprint=source.fingerprint)
     temporary.replace(path)
     log.info("%d images are indexed in %s", len(files), path)
     return others
 
 
 def search(
-    workdir: pathlib.Path,
+    model: pathlib.Path,
     paths: list[str],
     index: pathlib.Path,
     *,
@@ -99,20 +130,20 @@ def search(
     Raises:
       UserError: there is no index, it is another model's, or there is no readable query.
     """
-    run = main.open_run(workdir)
+    source = open_source(model)
     if not index.is_file():
         raise UserError(
             f"there is no index {index}: make one first, "
-            f"fgjax search --workdir={workdir} --index=FOLDER."
+            f"fgjax search {command_line.option_of(model)} --index=FOLDER."
         )
     with np.load(index, allow_pickle=False) as stored:
         database, files, made_by = (stored[k] for k in ("embeddings", "files", "fingerprint"))
-    if str(made_by) != fingerprint(run):
+    if str(made_by) != source.fingerprint:
         raise UserError(
-            f"the index {index} was made by another model than that of {workdir}: make it anew, "
-            f"fgjax search --workdir={workdir} --index=FOLDER."
+            f"the index {index} was made by another model than that of {model}: make it anew, "
+            f"fgjax search {command_line.option_of(model)} --index=FOLDER."
         )
-    queries, query_files, others = embed_files(run, paths)
+    queries, query_files, others = embed_files(source, paths)
     report(others)
     scores, rows = nearest(queries, database, count=min(top, len(files)))
     results = [
@@ -164,26 +195,29 @@ def report(others: list[pathlib.Path]) -> None:
 def command(arguments: list[str] | None = None) -> None:
     """`fgjax search`."""
     parser = command_line.parser_of("search", __doc__)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    command_line.add_source_options(parser)
     parser.add_argument("--index", metavar="FOLDER", help="embed this folder and save the index")
     parser.add_argument("--query", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to look for")
     parser.add_argument("--top", type=int, default=8, help="matches to list (8)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--file", type=pathlib.Path, help="the index (WORKDIR/index.npz)")
-    parser.add_argument("--out", type=pathlib.Path, help="the picture (WORKDIR/search.png)")
+    parser.add_argument("--file", type=pathlib.Path, help="the index (index.npz, beside the model)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="the picture (search.png, beside the model)"
+    )
     options = parser.parse_args(arguments)
     main.setup()
     if not options.index and not options.query:
         raise UserError("say what to do: --index=FOLDER, --query=IMAGE_OR_FOLDER, or both.")
     if options.top < 1:
         raise UserError(f"--top is {options.top}, but must be at least 1.")
-    index = options.file or options.workdir / "index.npz"
+    source = command_line.source_of(options)
+    index = options.file or command_line.beside(source, "index.npz")
     if options.index:
-        report(build_index(options.workdir, options.index, index))
+        report(build_index(source, options.index, index))
     if not options.query:
         return
-    picture = options.out or options.workdir / "search.png"
-    results = search(options.workdir, options.query, index, top=options.top, picture=picture)
+    picture = options.out or command_line.beside(source, "search.png")
+    results = search(source, options.query, index, top=options.top, picture=picture)
     if options.json:
         print(json.dumps(results, indent=2))
         return

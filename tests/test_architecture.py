@@ -22,9 +22,9 @@ FLOORS = (
     ("methods.*",),
     ("methods",),
     ("presets", "testing"),
-    ("config_files", "main"),
+    ("config_files", "main", "model_files"),
     ("command_line", "dry_run"),
-    ("tables", "train", "predict", "doctor"),
+    ("tables", "train", "predict", "doctor", "export"),
     ("search", "study", "cli"),
     ("__main__",),
 )
