@@ -52,11 +52,12 @@ def source_of(options: argparse.Namespace) -> pathlib.Path:
     Raises:
       UserError: none or both are given, or the model is no file.
     """
-    if (options.workdir is None) == (options.model is None):
+    given: list[pathlib.Path] = [p for p in (options.workdir, options.model) if p is not None]
+    if len(given) != 1:
         raise UserError("say with which model: --workdir=RUN or --model=FILE, one of them.")
     if options.model is not None and not options.model.is_file():
         raise UserError(f"there is no model file {options.model}: write one with fgjax export.")
-    return options.model if options.workdir is None else options.workdir
+    return given[0]
 
 
 def option_of(source: pathlib.Path) -> str:

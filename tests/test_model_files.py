@@ -8,14 +8,16 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 import fgjax
-from fgjax import compilation, main, methods
+from fgjax import compilation, main, methods, models
 from fgjax.data.images import Encoded, decode
 from fgjax.errors import UserError
 from fgjax.export import export
 from fgjax.model_files import archive, tree
+from fgjax.models import sums
 from tests import finished
 
 slow = pytest.mark.slow
@@ -346,3 +348,33 @@ def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         archive.write(tmp_path / "no" / "x", {"a": b""})
     assert not list(tmp_path.iterdir())
+
+
+@slow
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("resnet50", {"last_stride": 1}),
+        ("vgg16_bn", {"head": "original"}),
+        ("densenet121", {"pooling": "max_average"}),
+        ("inception_v3", {}),
+        ("efficientnet_lite0", {"last_stride": 1}),
+    ],
+)
+def test_every_family_is_written_for_any_batch(name, options):
+    """By shapes alone; a length that Python asks for would need a batch of known size."""
+    size = {"vgg16_bn": 224, "inception_v3": 299}.get(name, 64)
+    make = lambda: models.build(name, num_classes=7, rngs=nnx.Rngs(0), **options)  # noqa: E731
+    graph, state = nnx.split(nnx.eval_shape(make))
+    leaves, structure = jax.tree_util.tree_flatten(state)
+
+    def said(leaves, pixels):
+        return dict(nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))(pixels))
+
+    for platform, devices in tree.PLATFORMS.items():
+        with sums.written_for(platform):
+            written = tree.program_of(said, leaves, (size, size, 3), devices)
+        found = jax.export.deserialize(bytearray(written))
+        assert found.platforms == devices
+        shapes = {str(aval.shape[0]) for aval in found.out_avals}
+        assert shapes == {"batch"}

@@ -162,7 +162,7 @@ def unpack(node: Any, package: Package) -> Any:
         raise ValueError(f"{node['dataclass']!r} is not a predictor of fgjax")
     module = importlib.import_module(f"fgjax.{found[1]}")
     kind: Any = getattr(module, found[2])
-    if not dataclasses.is_dataclass(kind) or kind.__module__ != module.__name__:
+    if kind.__module__ != module.__name__ or not hasattr(kind, "__dataclass_fields__"):
         raise ValueError(f"{node['dataclass']!r} is not a predictor of fgjax")
     return kind(**{name: unpack(item, package) for name, item in node["fields"].items()})
 
