@@ -152,7 +152,8 @@ for found in (ours, plain):
 """
 
 
-@pytest.mark.parametrize("early", [False, pytest.param(True, marks=slow)])
+@slow
+@pytest.mark.parametrize("early", [False, True])
 def test_the_canary_in_a_model_file_computes_right_numbers(early, shared):
     """Called plainly, where JAX started first, an exported program computes XLA's wrong ones."""
     environment = finished.environment("/nowhere", shared)
@@ -200,6 +201,7 @@ def images_in(folder, run, count: int = 3) -> list:
     return sorted(folder.iterdir())
 
 
+@slow
 @pytest.mark.usefixtures("relaxed")
 def test_predict_and_search_take_a_model_file(
     probe_file, finished_probe, copy_of, command, capsys, tmp_path
