@@ -3,6 +3,7 @@
     fgjax train   --config=aircraft:demo        train and measure a model
     fgjax predict --workdir=RUN IMAGES…         classes, object and parts of images
     fgjax search  --workdir=RUN --index=FOLDER  find the images most like a given one
+    fgjax export  --workdir=RUN --out=FILE      one file of the model, for other machines
     fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
     fgjax index   add --workdir=RUN FOLDER      the images that it searches among
     fgjax serve   --workdir=RUN                 a page on which photographs are dropped
@@ -23,6 +24,7 @@ COMMANDS = {
     "train": "fgjax.train",
     "predict": "fgjax.predict",
     "search": "fgjax.search",
+    "export": "fgjax.export",
     "study": "fgjax.study",
     "index": "fgjax.index",
     "serve": "fgjax.serve.command",

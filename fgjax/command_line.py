@@ -1,6 +1,7 @@
 """What the commands share: options that name a config, and errors as one sentence."""
 
 import argparse
+import pathlib
 import re
 import sys
 from collections.abc import Callable
@@ -37,6 +38,36 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         help="override any field: --config.seed=1 --config.data.image_size=224",
     )
     parser.add_argument("--workdir", default="", help="folder of the run (runs/CONFIG-METHOD)")
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """`--workdir` and `--model`, of which `source_of` wants one."""
+    parser.add_argument("--workdir", type=pathlib.Path, help="a finished run")
+    parser.add_argument("--model", type=pathlib.Path, help="or a file that fgjax export wrote")
+
+
+def source_of(options: argparse.Namespace) -> pathlib.Path:
+    """The run's folder or the model file.
+
+    Raises:
+      UserError: none or both are given, or the model is no file.
+    """
+    given: list[pathlib.Path] = [p for p in (options.workdir, options.model) if p is not None]
+    if len(given) != 1:
+        raise UserError("say with which model: --workdir=RUN or --model=FILE, one of them.")
+    if options.model is not None and not options.model.is_file():
+        raise UserError(f"there is no model file {options.model}: write one with fgjax export.")
+    return given[0]
+
+
+def option_of(source: pathlib.Path) -> str:
+    """As it is given on a command line."""
+    return f"--model={source}" if source.is_file() else f"--workdir={source}"
+
+
+def beside(source: pathlib.Path, name: str) -> pathlib.Path:
+    """A path in a run's folder; of a model file beside it, under its name."""
+    return source.with_name(f"{source.stem}-{name}") if source.is_file() else source / name
 
 
 def parse(

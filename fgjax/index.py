@@ -5,8 +5,8 @@ fgjax index remove     --workdir=RUN FILE_OR_FOLDER…     by where they lay
 fgjax index list       --workdir=RUN
 fgjax index duplicates --workdir=RUN                     images that are nearly the same
 
-The index lies in WORKDIR/index, or where --file says: a run may have several. Others may search it
-meanwhile.
+`--model=FILE` takes a model file instead of a run. The index lies beside the model, or where --file
+says: there may be several. Others may search it meanwhile.
 """
 
 import json
@@ -15,18 +15,18 @@ import sys
 
 from fgjax import command_line, main
 from fgjax.errors import UserError
-from fgjax.search import build_index, report, store_of
+from fgjax.search import build_index, open_source, report, store_of
 
 ACTIONS = ("add", "remove", "list", "duplicates")
 
 
-def remove(workdir: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None) -> int:
+def remove(model: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None) -> int:
     """Take images out of an index, by their files or the folders that they lay in.
 
     Raises:
       UserError: there is no such index, or nothing in it lay there.
     """
-    store = store_of(main.open_run(workdir), folder)
+    store = store_of(open_source(model), folder)
     wanted = [pathlib.Path(path).absolute() for path in paths]
     gone = [
         entry.digest
@@ -45,8 +45,8 @@ def command(arguments: list[str] | None = None) -> None:
     parser = command_line.parser_of("index", __doc__)
     parser.add_argument("action", help=", ".join(ACTIONS))
     parser.add_argument("paths", nargs="*", metavar="PATH", help="images or folders")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
-    parser.add_argument("--file", type=pathlib.Path, help="the index's folder (WORKDIR/index)")
+    command_line.add_source_options(parser)
+    parser.add_argument("--file", type=pathlib.Path, help="the index's folder (beside the model)")
     parser.add_argument("--threshold", type=float, default=0.98,
                         help="cosine from which on images are nearly the same (0.98)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
@@ -59,12 +59,13 @@ def command(arguments: list[str] | None = None) -> None:
                                                 else "wants images or folders: name some.")
         )  # fmt: skip
     main.setup()
+    source = command_line.source_of(options)
     if options.action == "add":
-        report(build_index(options.workdir, options.paths, options.file))
+        report(build_index(source, options.paths, options.file))
     elif options.action == "remove":
-        print(f"{remove(options.workdir, options.paths, options.file)} images were taken out")
+        print(f"{remove(source, options.paths, options.file)} images were taken out")
     else:
-        snapshot = store_of(main.open_run(options.workdir), options.file).open()
+        snapshot = store_of(open_source(source), options.file).open()
         if options.action == "list":
             found = [entry._asdict() for entry in snapshot.entries]
             lines = [entry["file"] for entry in found] + [f"{len(found)} images"]

@@ -1,6 +1,7 @@
-"""Classes and boxes of images, with any trained run.
+"""Classes and boxes of images, with any trained run or model file.
 
 fgjax predict --workdir=RUN IMAGE_OR_FOLDER…
+fgjax predict --model=FILE IMAGE_OR_FOLDER…
 
 prints the likeliest classes and draws the object and its parts.
 """
@@ -8,10 +9,11 @@ prints the likeliest classes and draws the object and its parts.
 import json
 import logging
 import pathlib
+from collections.abc import Callable, Sequence
 
 import cv2
 
-from fgjax import command_line, main, methods
+from fgjax import command_line, main, methods, model_files
 from fgjax.data.images import SUFFIXES, check, decode
 from fgjax.errors import UserError
 from fgjax.figures import drawing
@@ -36,12 +38,12 @@ def find_images(paths: list[str]) -> tuple[list[pathlib.Path], list[pathlib.Path
 
 
 def predict(
-    workdir: pathlib.Path, paths: list[str], *, top: int = 5, pictures: pathlib.Path | None = None
+    source: pathlib.Path, paths: list[str], *, top: int = 5, pictures: pathlib.Path | None = None
 ) -> list[dict]:
     """The `top` classes, the object's box and the parts of every image.
 
     Args:
-      workdir: of a finished run.
+      source: folder of a finished run, or a model file.
       paths: image files or folders.
       top: how many classes to name.
       pictures: where to write the images with their boxes drawn; None for nowhere.
@@ -50,7 +52,7 @@ def predict(
       UserError: no finished run, no images, or a path that does not exist.
     """
     files, others = find_images(paths)
-    run = main.open_run(workdir)
+    load = _loader(source)
     images, readable = [], []
     for file in files:
         try:
@@ -62,14 +64,14 @@ def predict(
         log.warning("%d files are not images: left out, the first: %s", len(others), others[0])
     if not images:
         raise UserError(f"there is no readable image in {', '.join(paths)}.")
-    predictor = methods.of(run.config).load_predictor(run)
+    predictor, class_names = load()
     results = []
     for file, image, found in zip(readable, images, predictor(images)):
         order = found.probabilities.argsort()[::-1][:top]
         result = {
             "file": str(file),
             "top": [
-                {"class": predictor.class_names[k], "probability": float(found.probabilities[k])}
+                {"class": class_names[k], "probability": float(found.probabilities[k])}
                 for k in order
             ],
             "box": found.box.tolist(),
@@ -79,6 +81,20 @@ def predict(
             result["picture"] = str(_draw(decode(*image), found, file, pictures, len(results)))
         results.append(result)
     return results
+
+
+def _loader(source: pathlib.Path) -> Callable[[], tuple[Callable, Sequence[str]]]:
+    """Opens a run or a model file; what comes back gives images' predictions, and the classes."""
+    if source.is_file():
+        model = model_files.load(source)
+        return lambda: (model.predict, model.class_names)
+    run = main.open_run(source)
+
+    def load() -> tuple[Callable, Sequence[str]]:
+        predictor = methods.of(run.config).load_predictor(run)
+        return predictor, predictor.class_names
+
+    return load
 
 
 def _draw(image, found, file: pathlib.Path, folder: pathlib.Path, number: int) -> pathlib.Path:
@@ -96,14 +112,17 @@ def command(arguments: list[str] | None = None) -> None:
     """`fgjax predict`."""
     parser = command_line.parser_of("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER")
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    command_line.add_source_options(parser)
     parser.add_argument("--top", type=int, default=5, help="classes to list (5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--out", type=pathlib.Path, help="pictures go here (WORKDIR/predictions)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="pictures go here (predictions, beside it)"
+    )
     options = parser.parse_args(arguments)
     main.setup()
-    pictures = options.out or options.workdir / "predictions"
-    results = predict(options.workdir, options.paths, top=options.top, pictures=pictures)
+    source = command_line.source_of(options)
+    pictures = options.out or command_line.beside(source, "predictions")
+    results = predict(source, options.paths, top=options.top, pictures=pictures)
     if options.json:
         print(json.dumps(results, indent=2))
         return

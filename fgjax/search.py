@@ -1,20 +1,22 @@
-"""Find the images most like a given one, with any run that makes embeddings.
+"""Find the images most like a given one, with any run or model file that makes embeddings.
 
 fgjax search --workdir=RUN --index=FOLDER             add a folder to the run's index
 fgjax search --workdir=RUN --query=IMAGE_OR_FOLDER    the most similar images in it
 
 `fgjax index` takes images out again, lists them and finds those that are nearly the same.
+`--model=FILE` takes a model file instead of a run.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from fgjax import command_line, main, methods
+from fgjax import command_line, main, methods, model_files
 from fgjax.data.images import check, decode
 from fgjax.data.loading import read_window
 from fgjax.errors import UserError
@@ -34,9 +36,45 @@ def fingerprint(run: Run) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
-def store_of(run: Run, folder: pathlib.Path | None = None) -> Store:
-    """The index in a folder, by default the run's own."""
-    return Store(folder or run.workdir / "index", fingerprint(run))
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What makes embeddings: of a run or of a model file.
+
+    Attributes:
+      embed: whole images [B, S, S, 3] to unit embeddings [B, D].
+      image_size: S.
+      fingerprint: changes with the model.
+      index: where its index lies, unless another is named.
+    """
+
+    embed: Callable[[np.ndarray], np.ndarray]
+    image_size: int
+    fingerprint: str = ""
+    index: pathlib.Path = pathlib.Path("index")
+
+
+def open_source(path: pathlib.Path) -> Source:
+    """The embedder of a run's folder or of a model file.
+
+    Raises:
+      UserError: it is neither, or makes no embeddings.
+    """
+    if path.is_file():
+        model = model_files.load(path)
+        index = command_line.beside(path, "index")
+        return Source(model.embedder, model.embedder.image_size, model.fingerprint, index)
+    run = main.open_run(path)
+    method = methods.of(run.config)
+    if not hasattr(method, "load_embedder"):
+        name = methods.name_of(method)
+        raise UserError(f"{run.workdir} is a run of {name}, which makes no embeddings for search.")
+    index = command_line.beside(path, "index")
+    return Source(method.load_embedder(run), run.config.data.image_size, fingerprint(run), index)
+
+
+def store_of(source: Source, folder: pathlib.Path | None = None) -> Store:
+    """The index in a folder, by default the model's own."""
+    return Store(folder or source.index, source.fingerprint)
 
 
 def digest_of(data: bytes) -> str:
@@ -45,32 +83,27 @@ def digest_of(data: bytes) -> str:
 
 
 def embed_files(
-    run: Run, paths: list[str], *, batch_size: int = 32, known: Iterable[str] = ()
+    source: Source, paths: list[str], *, batch_size: int = 32, known: Iterable[str] = ()
 ) -> tuple[np.ndarray, list[Entry], list[pathlib.Path]]:
     """Unit embeddings [N, D] of all images under the paths, what they are, and what was left out.
 
     Args:
-      run: a finished one.
+      source: a run's or a model file's.
       paths: image files or folders.
       batch_size: images that go through the network at once.
       known: digests of images that are passed over.
 
     Raises:
-      UserError: the method makes no embeddings, or there is no readable image.
+      UserError: there is no readable image.
     """
-    method = methods.of(run.config)
-    if not hasattr(method, "load_embedder"):
-        name = methods.name_of(method)
-        raise UserError(f"{run.workdir} is a run of {name}, which makes no embeddings for search.")
     files, others = find_images(paths)
-    embed = method.load_embedder(run)
-    size, width = run.config.data.image_size, sharding.divisible(batch_size)
+    size, width = source.image_size, sharding.divisible(batch_size)
     found, kept, batch, passed = [], [], [], frozenset(known)
 
     def flush() -> None:
         if batch:
             padded = batch + [batch[-1]] * (width - len(batch))
-            found.append(embed(np.stack(padded))[: len(batch)])
+            found.append(source.embed(np.stack(padded))[: len(batch)])
             batch.clear()
 
     for file in files:
@@ -93,28 +126,28 @@ def embed_files(
 
 
 def build_index(
-    workdir: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None
+    model: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None
 ) -> list[pathlib.Path]:
     """Add images to an index; those that are in it are passed over. Returns what is no image.
 
     Args:
-      workdir: of a finished run.
+      model: a finished run's folder, or a model file.
       paths: image files or folders.
-      folder: of the index; the run's own by default.
+      folder: of the index; the model's own by default.
 
     Raises:
       UserError: no finished run, nothing to index, or another model's index.
     """
-    run = main.open_run(workdir)
-    store = store_of(run, folder)
-    embeddings, entries, others = embed_files(run, paths, known=store.known())
+    source = open_source(model)
+    store = store_of(source, folder)
+    embeddings, entries, others = embed_files(source, paths, known=store.known())
     added = store.add(embeddings, entries) if entries else 0
     log.info("%d images were added to %s, which holds %d", added, store.folder, len(store.open()))
     return others
 
 
 def search(
-    workdir: pathlib.Path,
+    model: pathlib.Path,
     paths: list[str],
     index: pathlib.Path | None = None,
     *,
@@ -126,9 +159,9 @@ def search(
     Raises:
       UserError: there is no index, it is another model's, or there is no readable query.
     """
-    run = main.open_run(workdir)
-    snapshot = store_of(run, index).open()
-    queries, asked, others = embed_files(run, paths)
+    source = open_source(model)
+    snapshot = store_of(source, index).open()
+    queries, asked, others = embed_files(source, paths)
     report(others)
     results = [
         {
@@ -177,25 +210,28 @@ def report(others: list[pathlib.Path]) -> None:
 def command(arguments: list[str] | None = None) -> None:
     """`fgjax search`."""
     parser = command_line.parser_of("search", __doc__)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    command_line.add_source_options(parser)
     parser.add_argument("--index", metavar="FOLDER", help="add this folder to the index")
     parser.add_argument("--query", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to look for")
     parser.add_argument("--top", type=int, default=8, help="matches to list (8)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--file", type=pathlib.Path, help="the index's folder (WORKDIR/index)")
-    parser.add_argument("--out", type=pathlib.Path, help="the picture (WORKDIR/search.png)")
+    parser.add_argument("--file", type=pathlib.Path, help="the index's folder (beside the model)")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="the picture (search.png, beside the model)"
+    )
     options = parser.parse_args(arguments)
     main.setup()
     if not options.index and not options.query:
         raise UserError("say what to do: --index=FOLDER, --query=IMAGE_OR_FOLDER, or both.")
     if options.top < 1:
         raise UserError(f"--top is {options.top}, but must be at least 1.")
+    source = command_line.source_of(options)
     if options.index:
-        report(build_index(options.workdir, [options.index], options.file))
+        report(build_index(source, [options.index], options.file))
     if not options.query:
         return
-    picture = options.out or options.workdir / "search.png"
-    results = search(options.workdir, options.query, options.file, top=options.top, picture=picture)
+    picture = options.out or command_line.beside(source, "search.png")
+    results = search(source, options.query, options.file, top=options.top, picture=picture)
     if options.json:
         print(json.dumps(results, indent=2))
         return

@@ -11,7 +11,13 @@ from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.localization import boxes
 from fgjax.methods.shared.classifier import train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
-from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction
+from fgjax.methods.shared.predictor import (
+    BatchedPredictor,
+    Images,
+    Network,
+    Prediction,
+    network_of,
+)
 from fgjax.training.run import Run, Stage
 
 
@@ -58,23 +64,25 @@ def logits_of(embeddings: np.ndarray, means: np.ndarray, temperature: float) -> 
     return normalize_rows(embeddings) @ normalize_rows(means).T / temperature
 
 
+@dataclasses.dataclass(frozen=True)
 class MeansPredictor(BatchedPredictor):
     """Images from anywhere, for `fgjax predict`."""
 
-    def __init__(self, run: Run, means: Stage):
-        super().__init__(run)
-        self._temperature = run.config.method.temperature
-        self._model = run.load_model(run.stages["classifier"])
-        self._means = means.load_arrays("means")["means"]
+    network: Network
+    means: np.ndarray
+    temperature: float
 
     def _predict(self, images: Images) -> list[Prediction]:
-        batch = {"image": self._whole(images)}
-        found = np.asarray(classification.forward(self._model, Embed(), batch)["embedding"])
-        scores = classification.softmax(logits_of(found, self._means, self._temperature))
+        found = self.network(self._whole(images))["embedding"]
+        scores = classification.softmax(logits_of(found, self.means, self.temperature))
         nothing = np.zeros((0, 4), np.float32)
         return [Prediction(row, boxes.WHOLE.copy(), nothing) for row in scores]
 
 
 def load_predictor(run: Run) -> MeansPredictor:
     """What `fgjax predict` asks a method for."""
-    return MeansPredictor(run, train_means(run, run.config.method))
+    means = train_means(run, run.config.method).load_arrays("means")["means"]
+    network = network_of(run, run.load_model(run.stages["classifier"]), Embed())
+    return MeansPredictor.of(
+        run, network=network, means=means, temperature=run.config.method.temperature
+    )

@@ -5,18 +5,32 @@ which computes wrong numbers in some programs. Here a few rows are added by plai
 become vector instructions, and what is left is a product with ones. On GPUs a sum is a sum.
 """
 
+import contextlib
+import contextvars
 import functools
 import operator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
 UNROLLED = 8
+_written_for: contextvars.ContextVar[str] = contextvars.ContextVar("platform", default="")
 
 
 def by_hand() -> bool:
     """Whether the forms for CPUs are used."""
-    return jax.default_backend() == "cpu"
+    return (_written_for.get() or jax.default_backend()) == "cpu"
+
+
+@contextlib.contextmanager
+def written_for(platform: str) -> Iterator[None]:
+    """Programs are traced for that platform, and not for the one that is here."""
+    token = _written_for.set(platform)
+    try:
+        yield
+    finally:
+        _written_for.reset(token)
 
 
 def _blocks(*arrays):

@@ -73,7 +73,7 @@ class VGG(Backbone):
     def _original(self, outputs: dict[str, jax.Array], key: jax.Array | None) -> dict:
         """fc6, fc7 and fc8 on the last map, averaged to 7 × 7."""
         last = layers.widened(outputs["stage5"])
-        x = layers.adaptive_average_pool(last, GRID).reshape(len(last), -1)
+        x = layers.adaptive_average_pool(last, GRID).reshape(last.shape[0], -1)
         keys = [None, None] if key is None else jax.random.split(key)
         for hidden, own in zip(self.hidden, keys, strict=True):
             x = self.dropout(jax.nn.relu(hidden(x)), own)

@@ -1,7 +1,8 @@
-"""A page on which photographs are dropped, for a finished run.
+"""A page on which photographs are dropped, for a finished run or a model file.
 
 fgjax serve --workdir=RUN                    http://127.0.0.1:8000
-fgjax serve --workdir=RUN --index=FILE       the most similar images, too (`fgjax search --index`)
+fgjax serve --workdir=RUN --index=FOLDER     the most similar images, too (`fgjax index add`)
+fgjax serve --model=FILE                     of a model file (`fgjax export`)
 
 It listens on this machine alone, unless --host says otherwise, keeps no photograph and changes
 nothing. The JSON API's schema is at /openapi.json.
@@ -18,7 +19,7 @@ from fgjax.errors import UserError
 def command(arguments: list[str] | None = None) -> None:
     """`fgjax serve`."""
     parser = command_line.parser_of("serve", __doc__)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="a finished run")
+    command_line.add_source_options(parser)
     parser.add_argument("--index", type=pathlib.Path, help="an index to look for similar images in")
     parser.add_argument("--thumbnails", action="store_true",
                         help="show the index's images, not their names alone")  # fmt: skip
@@ -33,11 +34,12 @@ def command(arguments: list[str] | None = None) -> None:
         from fgjax.serve import Answers, create_app
     except ImportError as error:
         raise UserError(f'fgjax serve wants {error.name}: pip install "fgjax[serve]".') from error
+    source = command_line.source_of(options)
     main.setup()
     with _listening(options.host, options.port) as listening:
         if options.thumbnails:
             print("The page will show small copies of the index's images: mind their licences.")
-        answers = Answers.open(options.workdir, index=options.index, thumbnails=options.thumbnails)
+        answers = Answers.open(source, index=options.index, thumbnails=options.thumbnails)
         answers.warm_up()
         print(f"http://{options.host}:{options.port}  (Ctrl+C ends)", flush=True)
         config = uvicorn.Config(create_app(answers), log_level="warning", access_log=False)

@@ -166,35 +166,18 @@ def test_training_evaluation_prediction_and_search_see_the_same_pixels(
     evaluated, _ = reader.read(0)
     trained, _ = reader.read(0, np.random.default_rng(0))
 
-    predictor = object.__new__(BatchedPredictor)
-    predictor._size = size
+    predictor = BatchedPredictor((), size)
     file = images.check(data, "large.jpg")
     predicted = predictor._crops([file], BOX[None])[0]
     np.testing.assert_array_equal(trained, evaluated)
     np.testing.assert_array_equal(predicted, evaluated)
     assert set(factors) == {2}
 
-    class Method:
-        """Its embeddings are the pixels."""
-
-        @staticmethod
-        def load_embedder(run):
-            return lambda batch: batch.reshape(len(batch), -1)
-
-    class Run:
-        config = tiny_config_of(size)
-
-    monkeypatch.setattr(search.methods, "of", lambda config: Method)
-    embedded, _, _ = search.embed_files(Run(), [str(tmp_path / "large.jpg")], batch_size=1)
+    source = search.Source(lambda batch: batch.reshape(len(batch), -1), size)
+    embedded, _, _ = search.embed_files(source, [str(tmp_path / "large.jpg")], batch_size=1)
     whole, _ = dataclasses.replace(reader, windows=None).read(0)
     np.testing.assert_array_equal(embedded[0].reshape(whole.shape), whole)
     np.testing.assert_array_equal(predictor._whole([file])[0], whole)
-
-
-def tiny_config_of(size):
-    from types import SimpleNamespace
-
-    return SimpleNamespace(data=SimpleNamespace(image_size=size))
 
 
 def test_predict_hands_files_to_the_network_not_their_pixels(tmp_path, monkeypatch):

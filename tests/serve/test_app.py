@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from fgjax import search
+from fgjax import export, search
 from fgjax.errors import UserError
 from fgjax.galleries import Entry, Store
 from fgjax.serve import Answers, Gallery, Limits, create_app
@@ -204,5 +204,13 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
         Answers.open(workdir, index=tmp_path / "other")
     with pytest.raises(UserError, match="there is no index"):
         Answers.open(workdir, index=tmp_path / "none")
+    model = tmp_path / "probe.fgjax"
+    export.export(workdir, model)
+    with TestClient(create_app(Answers.open(model))) as client:
+        again = send(client, *[(file.name, file.read_bytes()) for file in files]).json()
+        assert client.get("/api/model").json()["name"] == "probe"
+    for one, other in zip(found, again, strict=True):
+        mine, theirs = ({g["class"]: g["probability"] for g in x["top"]} for x in (one, other))
+        assert mine == pytest.approx(theirs, abs=1e-5)
     hidden = Gallery(Store(tmp_path / "other", "x").open())
     assert hidden.thumbnail(Entry(str(folder / "0.png"), "0")) == ""

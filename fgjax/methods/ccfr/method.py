@@ -14,19 +14,18 @@ Read top to bottom as the paper's section 3:
 
 from typing import Any
 
-import numpy as np
 from flax import nnx
 
 from fgjax.errors import UserError
-from fgjax.evaluation import classification
 from fgjax.evaluation.rerank import Thresholds
 from fgjax.methods.ccfr.config import Config
 from fgjax.methods.ccfr.global_features import build_multi_level, pretrain
 from fgjax.methods.ccfr.hierarchy import super_class_count
-from fgjax.methods.ccfr.region_features import RerankingPredictor, unit_features
+from fgjax.methods.ccfr.region_features import RerankingPredictor, all_outputs, unit_features
 from fgjax.methods.ccfr.regions import enhance, load_network, nts_of, regions_of, train_navigator
 from fgjax.methods.ccfr.reranking import rerank_stage
 from fgjax.methods.shared.classifier import train_classifier
+from fgjax.methods.shared.predictor import Embedder, network_of
 from fgjax.training.run import Run, Stage
 
 
@@ -117,13 +116,17 @@ def load_predictor(run: Run) -> RerankingPredictor:
     """Classes and regions of images from anywhere."""
     model, stage = load_final(run)
     measured = run.stages["rerank"].metrics
-    chosen = Thresholds(*(measured[name] for name in Thresholds._fields))
-    return RerankingPredictor(run, model, stage.load_arrays("features")["train"], chosen)
+    chosen = {name: measured[name] for name in Thresholds._fields}
+    return RerankingPredictor.of(
+        run,
+        network=network_of(run, model, all_outputs),
+        database=stage.load_arrays("features")["train"],
+        labels=run.dataset.train.labels,
+        settings={**chosen, **run.config.method.rerank.weights},
+    )
 
 
-def load_embedder(run: Run):
+def load_embedder(run: Run) -> Embedder:
     """`images -> unit x [N, D]` for `fgjax.search`."""
     model, _ = load_final(run)
-    return lambda images: np.asarray(
-        classification.forward(model, unit_features, {"image": images})["embedding"]
-    )
+    return Embedder.of(run, model, unit_features)

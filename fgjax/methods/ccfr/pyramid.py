@@ -59,7 +59,7 @@ class Pyramid(nnx.Module):
                 merged = merged + _doubled(above)
             above = merged
             found = self.score[level](jax.nn.relu(self.smooth[level](merged)))
-            scores.insert(0, layers.widened(found).reshape(len(found), -1))
+            scores.insert(0, layers.widened(found).reshape(found.shape[0], -1))
         return jnp.concatenate(scores, axis=1)
 
 

@@ -1,16 +1,18 @@
 """What CCFR's stages leave of each image, and the same for images from anywhere."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import numpy as np
-from flax import nnx
 
 from fgjax.evaluation import classification
-from fgjax.evaluation.rerank import Thresholds, find_neighbours, rescore
+from fgjax.evaluation.rerank import find_neighbours, rescore
 from fgjax.localization import boxes as boxlib
 from fgjax.losses.common import normalize
 from fgjax.methods.ccfr.reranking import reordered
 from fgjax.methods.shared.classifier import whole_images
-from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction
+from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction, Program
 from fgjax.training.run import Run, Stage
 
 
@@ -45,24 +47,28 @@ def unit_features(model, batch) -> dict[str, jax.Array]:
     return {"embedding": normalize(model(batch["image"])["features"])}
 
 
+@dataclasses.dataclass(frozen=True)
 class RerankingPredictor(BatchedPredictor):
-    """Classes of new images as evaluation re-ranks them; the regions are the parts."""
+    """Classes of new images as evaluation re-ranks them; the regions are the parts.
 
-    def __init__(self, run: Run, model: nnx.Module, database: np.ndarray, chosen: Thresholds):
-        super().__init__(run)
-        self._model, self._database, self._chosen = model, database, chosen
-        self._labels, self._settings = run.dataset.train.labels, run.config.method.rerank
+    Attributes:
+      network: gives `all_outputs`.
+      database: x of the training images [N, D].
+      labels: their classes [N].
+      settings: thresholds and weights of `rescore`.
+    """
+
+    network: Program
+    database: np.ndarray
+    labels: np.ndarray
+    settings: dict[str, Any]
 
     def _predict(self, images: Images) -> list[Prediction]:
-        batch = {"image": self._whole(images)}
-        outputs = jax.device_get(classification.forward(self._model, all_outputs, batch))
+        outputs = self.network(self._whole(images))
         probabilities = classification.softmax(outputs["logits"])
-        neighbours = find_neighbours(
-            outputs["features"], self._database, self._labels, count=self._chosen.top_m
-        )
-        scores = rescore(
-            probabilities, neighbours, **self._chosen._asdict(), **self._settings.weights
-        )
+        count = self.settings["top_m"]
+        neighbours = find_neighbours(outputs["features"], self.database, self.labels, count=count)
+        scores = rescore(probabilities, neighbours, **self.settings)
         found = outputs.get("boxes", np.zeros((len(images), 0, 4), np.float32))
         return [
             Prediction(row, boxlib.WHOLE.copy(), boxes)

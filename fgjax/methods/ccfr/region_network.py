@@ -181,7 +181,7 @@ class RegionNetwork(nnx.Module):
         they are drawn at random, with `key`, and not by their scores; such regions train their own
         classifier and not the extractor.
         """
-        regions, batch = self.regions, len(images)
+        regions, batch = self.regions, images.shape[0]
         each = regions.ranked_per_scale if ranked else regions.per_scale
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         outputs = self.backbone(images, key=keys[0])
@@ -244,7 +244,7 @@ class RegionNetwork(nnx.Module):
         the same numbers, unless batch norm and ReLU stand between them.
         """
         if not len(self.fusion):
-            return pooled.reshape(len(pooled), -1)
+            return pooled.reshape(pooled.shape[0], -1)
         if len(self.fusion_norms):
             return jnp.concatenate(
                 [
@@ -256,7 +256,7 @@ class RegionNetwork(nnx.Module):
                 axis=-1,
             )
         average = jnp.mean(layers.widened(maps), axis=(2, 3))
-        scales = average.reshape(len(average), len(self.fusion), -1)
+        scales = average.reshape(average.shape[0], len(self.fusion), -1)
         fused = [layer(scales[:, scale]) for scale, layer in enumerate(self.fusion)]
         return jnp.concatenate(fused, axis=-1)
 

@@ -1,9 +1,9 @@
 """Stage `fusion`: the classifiers' scores in one (GHNS Eq. 11), and the same for new images."""
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -11,11 +11,15 @@ from fgjax.data.loading import crop
 from fgjax.evaluation import classification, fusion
 from fgjax.evaluation.calibration import fit_temperature
 from fgjax.localization import boxes
-from fgjax.methods.ghns.parts_classifier import PartsClassifier, parts_logits
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.localization import Localizer
-from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction, probabilities_of
-from fgjax.models import Backbone
+from fgjax.methods.shared.predictor import (
+    BatchedPredictor,
+    Images,
+    Prediction,
+    Program,
+    probabilities_of,
+)
 from fgjax.training.run import Run, Stage
 
 
@@ -115,71 +119,81 @@ def fuse_scores(
     return stage
 
 
-def together_of(stage: Stage, weights_from: str) -> tuple[Callable, np.ndarray]:
-    """How a finished stage makes probabilities [B, K] of scores [C, B, K]; their temperatures."""
-    stored, temperature = stage.load_arrays("predictions"), stage.metrics.get("temperature", 1.0)
-    weights = stored["weights"]
-    fuse = fusion.pool if weights_from == "stacked" else fusion.fuse
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """Probabilities [B, K] of scores [C, B, K].
 
-    def together(scores: np.ndarray) -> np.ndarray:
-        fused = fuse(scores, weights)
-        if temperature == 1:
+    Attributes:
+      weights: [C].
+      stacked: whether scores are multiplied and not added.
+      temperature: of what comes out.
+      temperatures: [C], of each classifier's logits before.
+    """
+
+    weights: np.ndarray
+    stacked: bool
+    temperature: float
+    temperatures: np.ndarray
+
+    @classmethod
+    def of(cls, stage: Stage, weights_from: str) -> Self:
+        """As a finished stage fused."""
+        stored, measured = stage.load_arrays("predictions"), stage.metrics
+        ones = np.ones(len(stored["weights"]))
+        return cls(
+            weights=stored["weights"],
+            stacked=weights_from == "stacked",
+            temperature=measured.get("temperature", 1.0),
+            temperatures=stored.get("temperatures", ones),
+        )
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        fused = (fusion.pool if self.stacked else fusion.fuse)(scores, self.weights)
+        if self.temperature == 1:
             return fused
-        return classification.softmax(np.log(np.maximum(fused, 1e-12)) / temperature)
-
-    return together, stored.get("temperatures", np.ones(len(weights)))
+        return classification.softmax(np.log(np.maximum(fused, 1e-12)) / self.temperature)
 
 
+@dataclasses.dataclass(frozen=True)
 class FusedPredictor(BatchedPredictor):
     """Original, object and parts classifier on new images.
 
-    Args:
-      run: with dataset and folders.
+    Attributes:
       localizer: of the object and its parts.
       original: of whole images.
       object_: of objects.
       parts: of part images.
       part_image_size: in pixels.
       original_pixels: whether parts are cut from the images and not from the objects' crops.
-      together: fuses scores [C, B, K] to [B, K].
-      temperatures: of the classifiers.
+      fusion: of their scores.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        localizer: Localizer,
-        original: Backbone,
-        object_: Backbone,
-        parts: PartsClassifier,
-        *,
-        part_image_size: int,
-        original_pixels: bool,
-        together: Callable[[np.ndarray], np.ndarray],
-        temperatures: np.ndarray,
-    ):
-        super().__init__(run)
-        self._localizer, self._together, self._part_size = localizer, together, part_image_size
-        self._original, self._temperatures = original_pixels, temperatures
-        self._models = ((original, classification.logits_of), (object_, classification.logits_of),
-                        (parts, parts_logits))  # fmt: skip
+    localizer: Localizer
+    original: Program
+    object_: Program
+    parts: Program
+    part_image_size: int
+    original_pixels: bool
+    fusion: Fusion
 
     def _predict(self, images: Images) -> list[Prediction]:
         whole = self._whole(images)
-        found = self._localizer.objects(whole)
+        found = self.localizer.objects(whole)
         crops = self._crops(images, found)
-        parts = self._localizer.parts(crops, found)
+        parts = self.localizer.parts(crops, found)
         placed = boxes.from_window(parts, found[:, None])
-        cut = (images, placed) if self._original else (crops, parts)
+        cut = (images, placed) if self.original_pixels else (crops, parts)
         part_images = np.stack([
-            np.stack([crop(image, box, self._part_size) for box in part_boxes])
+            np.stack([crop(image, box, self.part_image_size) for box in part_boxes])
             for image, part_boxes in zip(*cut)
         ])  # fmt: skip
         scores = [
-            probabilities_of(model, pixels, outputs_of, temperature=temperature)
-            for (model, outputs_of), pixels, temperature in zip(
-                self._models, (whole, crops, part_images), self._temperatures
+            probabilities_of(network, pixels, temperature=temperature)
+            for network, pixels, temperature in zip(
+                (self.original, self.object_, self.parts),
+                (whole, crops, part_images),
+                self.fusion.temperatures,
             )
         ]
-        probabilities = self._together(np.stack(scores))
+        probabilities = self.fusion(np.stack(scores))
         return [Prediction(*fields) for fields in zip(probabilities, found, placed)]

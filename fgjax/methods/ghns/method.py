@@ -17,14 +17,19 @@ from typing import Any
 from fgjax.errors import UserError
 from fgjax.methods.ghns import filtering
 from fgjax.methods.ghns.config import Config
-from fgjax.methods.ghns.fused import FusedPredictor, fuse_scores, together_of
+from fgjax.methods.ghns.fused import FusedPredictor, Fusion, fuse_scores
 from fgjax.methods.ghns.image_classifier import train_image_classifier
 from fgjax.methods.ghns.part_networks import train_part_networks
-from fgjax.methods.ghns.parts_classifier import build_parts_classifier, train_parts_classifier
+from fgjax.methods.ghns.parts_classifier import (
+    build_parts_classifier,
+    parts_logits,
+    train_parts_classifier,
+)
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import starting_model, whole_images
 from fgjax.methods.shared.localization import Localizer, crops, localize
 from fgjax.methods.shared.objects import annotated
+from fgjax.methods.shared.predictor import Network, network_of
 from fgjax.training.run import Run, Stage
 
 
@@ -154,15 +159,15 @@ def load_predictor(run: Run) -> FusedPredictor:
     stages = train(run, config)
     model = build_parts_classifier(run, config, stages["part_networks"])
     stages["parts_classifier"].restore_model(model)
-    together, temperatures = together_of(stages["fusion"], config.fusion)
-    return FusedPredictor(
+    model.eval()
+    size = config.part_image_size
+    return FusedPredictor.of(
         run,
-        Localizer(run, config, stages["classifier"], stages["parts"]),
-        run.load_model(stages["original_classifier"]),
-        run.load_model(stages["object_classifier"]),
-        model,
-        part_image_size=config.part_image_size,
+        localizer=Localizer.of(run, config, stages["classifier"], stages["parts"]),
+        original=network_of(run, run.load_model(stages["original_classifier"])),
+        object_=network_of(run, run.load_model(stages["object_classifier"])),
+        parts=Network(model, parts_logits, (config.grouping.num_parts, size, size, 3)),
+        part_image_size=size,
         original_pixels=config.original_pixels,
-        together=together,
-        temperatures=temperatures,
+        fusion=Fusion.of(stages["fusion"], config.fusion),
     )

@@ -57,7 +57,7 @@ class PartNetworks(nnx.Module):
         keys = [None if key is None else jax.random.fold_in(key, p) for p in range(images.shape[1])]
         outputs = [b(images[:, p], key=keys[p]) for p, b in enumerate(self.backbones)]
         features = jnp.stack([o["pooled"] for o in outputs], axis=1)
-        joint = features.reshape(len(features), -1)
+        joint = features.reshape(features.shape[0], -1)
         joint = reverse_gradient(joint) if self.reverse else joint
         if self.hidden is not None:
             joint = jax.nn.relu(self.hidden(joint))

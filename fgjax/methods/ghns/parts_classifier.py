@@ -40,7 +40,7 @@ class PartsHead(nnx.Module):
 
     def embed(self, features: jax.Array) -> jax.Array:
         """F of Eq. 8, [B, E] or the concatenated features themselves."""
-        flat = features.reshape(len(features), -1)
+        flat = features.reshape(features.shape[0], -1)
         return flat if self.embedding is None else jax.nn.relu(self.embedding(flat))
 
     def __call__(self, features: jax.Array) -> jax.Array:

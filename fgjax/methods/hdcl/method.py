@@ -36,7 +36,7 @@ from fgjax.methods.hdcl.ranking import RANKINGS, ranked_again
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
-from fgjax.methods.shared.predictor import WholeImagePredictor
+from fgjax.methods.shared.predictor import Embedder, WholeImagePredictor, network_of
 from fgjax.models import layers
 from fgjax.training import sharding
 from fgjax.training.run import Run, Stage
@@ -386,14 +386,13 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"{run.workdir} was trained for retrieval and knows no classes of new images: use "
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
-    network = load_network(run)
+    network = network_of(run, load_network(run))
     measured = run.stages["embedding"].metrics
-    return WholeImagePredictor(run, network, temperature=measured.get("temperature", 1.0))
-
-
-def load_embedder(run: Run):
-    """`images -> unit embeddings [N, D]` for `fgjax.search`."""
-    model, embed = load_network(run), embed_of(run.config.method)
-    return lambda images: np.asarray(
-        classification.forward(model, embed, {"image": images})["embedding"]
+    return WholeImagePredictor.of(
+        run, network=network, temperature=measured.get("temperature", 1.0)
     )
+
+
+def load_embedder(run: Run) -> Embedder:
+    """`images -> unit embeddings [N, D]` for `fgjax.search`."""
+    return Embedder.of(run, load_network(run), embed_of(run.config.method))

@@ -31,8 +31,14 @@ from fgjax.methods.lapm.adaptive_margin import MarginEstimator, fixed_margins, k
 from fgjax.methods.lapm.running_margins import MarginNetwork, RunningMargins
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, starting_model
-from fgjax.methods.shared.localization import Localization, Localizer, crops, localize
-from fgjax.methods.shared.predictor import Predictor
+from fgjax.methods.shared.localization import (
+    Localization,
+    Localizer,
+    Predictor,
+    crops,
+    localize,
+)
+from fgjax.methods.shared.predictor import network_of
 from fgjax.training.run import Run, Stage
 
 PAIRS = ("ref_dcdi1", "ref_dcdi2", "dcdi1_dcdi2", "ref_dcdic")
@@ -339,9 +345,9 @@ def load_predictor(run: Run) -> Predictor:
     config: Config = run.config.method
     classifier, objects, parts = localize(run, config, with_parts=config.mixing == "parts")
     margin = train_margin(run, config, classifier, objects, parts)
-    return Predictor(
+    return Predictor.of(
         run,
-        Localizer(run, config, classifier, parts),
-        run.load_model(margin),
+        localizer=Localizer.of(run, config, classifier, parts),
+        network=network_of(run, run.load_model(margin)),
         temperature=margin.metrics.get("temperature", 1.0),
     )

@@ -156,6 +156,6 @@ def votes(scores: jax.Array, labels: jax.Array, *, classes: int) -> jax.Array:
       classes: K. Who gets no vote has log 0.01.
     """
     weights = jax.nn.softmax(scores / _SHARPNESS, axis=-1)
-    rows = jnp.arange(len(scores))[:, None]
-    shares = jnp.zeros((len(scores), classes), weights.dtype).at[rows, labels].add(weights)
+    rows = jnp.arange(scores.shape[0])[:, None]
+    shares = jnp.zeros((scores.shape[0], classes), weights.dtype).at[rows, labels].add(weights)
     return jnp.log(jnp.maximum(shares, _LEAST))

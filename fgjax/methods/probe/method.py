@@ -26,7 +26,7 @@ from fgjax.methods.probe import heads
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
-from fgjax.methods.shared.predictor import WholeImagePredictor
+from fgjax.methods.shared.predictor import Embedder, WholeImagePredictor, network_of
 from fgjax.models import layers
 from fgjax.training.run import Run, Stage
 
@@ -216,15 +216,13 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"{run.workdir} searched unseen classes and knows no classes of new images: use "
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
-    network = load_network(run)
+    network = network_of(run, load_network(run))
     measured = run.stages["head"].metrics
-    return WholeImagePredictor(run, network, temperature=measured.get("temperature", 1.0))
-
-
-def load_embedder(run: Run):
-    """`images -> unit features [N, D]` for `fgjax.search`."""
-    model = run.build_model()
-    model.eval()
-    return lambda images: np.asarray(
-        classification.forward(model, Embed(), {"image": images})["embedding"]
+    return WholeImagePredictor.of(
+        run, network=network, temperature=measured.get("temperature", 1.0)
     )
+
+
+def load_embedder(run: Run) -> Embedder:
+    """`images -> unit features [N, D]` for `fgjax.search`."""
+    return Embedder.of(run, run.build_model(), Embed())

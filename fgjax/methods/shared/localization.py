@@ -2,20 +2,26 @@
 
 import dataclasses
 import logging
-from typing import Literal, overload
+from typing import Literal, Self, overload
 
-import jax
 import numpy as np
 
 from fgjax.config import Training, one_of
 from fgjax.data.loading import Reader
-from fgjax.evaluation import classification
 from fgjax.localization import boxes
 from fgjax.methods.shared import fixed_parts
 from fgjax.methods.shared import objects as objects_stage
 from fgjax.methods.shared import parts as parts_stage
 from fgjax.methods.shared.classifier import train_classifier
 from fgjax.methods.shared.parts import Grouping
+from fgjax.methods.shared.predictor import (
+    BatchedPredictor,
+    Images,
+    Prediction,
+    Program,
+    network_of,
+    probabilities_of,
+)
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -84,45 +90,82 @@ def crops(run: Run, objects: Stage, parts: Stage | None) -> tuple[Reader, Reader
     return train, test
 
 
+@dataclasses.dataclass(frozen=True)
 class Localizer:
-    """The object's box and its parts in new images, as the stages found them in the dataset's."""
+    """The object's box and its parts in new images, as the stages found them in the dataset's.
 
-    def __init__(
-        self, run: Run, config: Localization, classifier: Stage, parts: Stage | None = None
-    ):
-        self._model = run.load_model(classifier)
+    Attributes:
+      maps: gives CAM of the predicted class and SCDA's map.
+      method: "cam" or "scda", with its threshold.
+      part_method: "grouping", "grid" or "random"; None where there are no parts.
+      part_size: side of a part box, as a share of the image or of the crop (`size_of`).
+      centers: gives the part centres in crops, by grouping.
+    """
+
+    maps: Program
+    method: str
+    threshold: float
+    part_method: str | None
+    num_parts: int
+    part_size: float
+    size_of: str
+    centers: Program | None
+
+    @classmethod
+    def of(
+        cls, run: Run, config: Localization, classifier: Stage, parts: Stage | None = None
+    ) -> Self:
+        """As finished stages left it."""
         if config.objects == "annotated":
             log.info("annotated boxes are not known for new images: CAM finds the object")
-        self._method = "scda" if config.objects == "scda" else "cam"
-        self._threshold = getattr(config, f"{self._method}_threshold")
-        self._settings, self._part_method = config.grouping, config.parts if parts else None
-        self._parts = None
+        method, settings = "scda" if config.objects == "scda" else "cam", config.grouping
+        centers = None
         if parts and config.parts == "grouping":
-            self._parts = parts_stage.load_network(run, config.grouping, parts)
+            found = parts_stage.load_network(run, settings, parts)
+            centers = network_of(run, found, parts_stage.localized)
+        return cls(
+            maps=network_of(run, run.load_model(classifier), objects_stage.maps_of_prediction),
+            method=method,
+            threshold=getattr(config, f"{method}_threshold"),
+            part_method=config.parts if parts else None,
+            num_parts=settings.num_parts,
+            part_size=settings.part_size,
+            size_of=settings.size_of,
+            centers=centers,
+        )
 
     def objects(self, whole: np.ndarray) -> np.ndarray:
         """Object boxes [B, 4] of whole images, resized to the network's size."""
-        batch = {"image": whole, "label": np.zeros(len(whole), np.int32)}
-        outputs = jax.device_get(
-            classification.forward(self._model, objects_stage.activation_maps, batch)
-        )
-        key = "sum" if self._method == "scda" else "predicted"
-        return np.stack([
-            objects_stage.box_of(m, self._method, self._threshold) for m in outputs[key]
-        ])  # fmt: skip
+        found = self.maps(whole)["sum" if self.method == "scda" else "predicted"]
+        return np.stack([objects_stage.box_of(m, self.method, self.threshold) for m in found])
 
     def parts(self, crops: np.ndarray, windows: np.ndarray) -> np.ndarray:
         """Part boxes [B, P, 4] of object crops, in their coordinates.
 
         `windows` [B, 4] are the objects' boxes, in those of the images.
         """
-        half, count = self._settings.half_sizes(windows), self._settings.num_parts
-        if self._part_method == "grid":
-            return fixed_parts.grid(len(crops), count, half)
-        if self._part_method == "random":
-            return fixed_parts.random(len(crops), count, half, seed=0)
-        if self._parts is None:
+        of_image = self.size_of == "image"
+        half = fixed_parts.half_sizes(self.part_size, windows if of_image else None)
+        if self.part_method == "grid":
+            return fixed_parts.grid(len(crops), self.num_parts, half)
+        if self.part_method == "random":
+            return fixed_parts.random(len(crops), self.num_parts, half, seed=0)
+        if self.centers is None:
             return np.zeros((len(crops), 0, 4), np.float32)
-        batch = {"image": crops}
-        outputs = jax.device_get(classification.forward(self._parts, parts_stage.localized, batch))
-        return boxes.around(outputs["centers"], half)
+        return boxes.around(self.centers(crops)["centers"], half)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor(BatchedPredictor):
+    """Classes, object box and part boxes, by a network on object crops."""
+
+    localizer: Localizer
+    network: Program
+    temperature: float = 1.0
+
+    def _predict(self, images: Images) -> list[Prediction]:
+        found = self.localizer.objects(self._whole(images))
+        crops = self._crops(images, found)
+        probabilities = probabilities_of(self.network, crops, temperature=self.temperature)
+        parts = boxes.from_window(self.localizer.parts(crops, found), found[:, None])
+        return [Prediction(*fields) for fields in zip(probabilities, found, parts)]

@@ -38,6 +38,13 @@ def activation_maps(model: models.Backbone, batch):
     }
 
 
+def maps_of_prediction(model: models.Backbone, batch):
+    """CAM of the predicted class and SCDA's map, each [B, H, W], for new images."""
+    images = batch["image"]
+    found = activation_maps(model, {**batch, "label": jnp.zeros(images.shape[:1], jnp.int32)})
+    return {name: found[name] for name in ("predicted", "sum")}
+
+
 def box_of(activation: np.ndarray, method: str, threshold: float) -> np.ndarray:
     """Object box [4] of one map by CAM (share of its range) or SCDA (multiples of its mean)."""
     find = {"cam": cam.cam_box, "scda": cam.scda_box}[method]

@@ -1,7 +1,12 @@
-"""From an image of any size to classes and boxes, with evaluation's own preprocessing."""
+"""From an image of any size to classes, boxes and embeddings, with evaluation's own preprocessing.
+
+A predictor is a dataclass of networks, arrays, numbers and other such dataclasses, and of nothing
+else: so a model file can hold it, whatever the method (`fgjax.model_files`).
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -11,11 +16,59 @@ from fgjax.data.images import Encoded
 from fgjax.data.loading import crop
 from fgjax.evaluation import classification
 from fgjax.localization import boxes
-from fgjax.methods.shared.localization import Localizer
 from fgjax.training import sharding
+from fgjax.training.forward import OutputsOf
 from fgjax.training.run import Run
 
 Images = Sequence[np.ndarray | Encoded]
+# Of pixels [B, …]: a `Network`, or a program of a model file.
+Program = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What a trained network says to a batch of pixels.
+
+    Attributes:
+      model: as a stage left it.
+      outputs_of: for `classification.forward`.
+      shape: of one example: (S, S, 3), or (P, S, S, 3) of part images.
+    """
+
+    model: nnx.Module
+    outputs_of: OutputsOf
+    shape: tuple[int, ...]
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name, a row for each example."""
+        return jax.device_get(
+            classification.forward(self.model, self.outputs_of, {"image": pixels})
+        )
+
+
+def network_of(
+    run: Run, model: nnx.Module, outputs_of: OutputsOf = classification.logits_of
+) -> Network:
+    """A network on images of the run's size, in evaluation mode."""
+    model.eval()
+    size = run.config.data.image_size
+    return Network(model, outputs_of, (size, size, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """Unit embeddings [B, D] of whole images [B, S, S, 3], for search."""
+
+    image_size: int
+    network: Program
+
+    @classmethod
+    def of(cls, run: Run, model: nnx.Module, outputs_of: OutputsOf) -> Self:
+        """By a network's output `embedding`."""
+        return cls(run.config.data.image_size, network_of(run, model, outputs_of))
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(self.network(pixels)["embedding"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +86,22 @@ class Prediction:
     parts: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
 class BatchedPredictor:
-    """Base: any number of images in batches of one shape, so that one program serves all."""
+    """Base: any number of images in batches of one shape, so that one program serves all.
 
-    def __init__(self, run: Run):
-        self.class_names = run.dataset.class_names
-        self._size = run.config.data.image_size
+    Attributes:
+      class_names: of the probabilities.
+      image_size: S, in pixels.
+    """
+
+    class_names: tuple[str, ...]
+    image_size: int
+
+    @classmethod
+    def of(cls, run: Run, **fields: Any) -> Self:
+        """With a run's class names and size."""
+        return cls(tuple(run.dataset.class_names), run.config.data.image_size, **fields)
 
     def __call__(self, images: Images, *, batch_size: int = 16) -> list[Prediction]:
         """Predictions for files, or RGB uint8 images of any sizes.
@@ -57,51 +120,29 @@ class BatchedPredictor:
 
     def _whole(self, images: Images) -> np.ndarray:
         """Whole images at the network's size [B, S, S, 3]."""
-        return np.stack([crop(image, boxes.WHOLE, self._size) for image in images])
+        return np.stack([crop(image, boxes.WHOLE, self.image_size) for image in images])
 
     def _crops(self, images: Images, found: np.ndarray) -> np.ndarray:
         """The objects at the network's size [B, S, S, 3]."""
-        return np.stack([crop(i, box, self._size) for i, box in zip(images, found)])
+        return np.stack([crop(i, box, self.image_size) for i, box in zip(images, found)])
 
 
 def probabilities_of(
-    model: nnx.Module, images: np.ndarray, outputs_of: Callable, *, temperature: float = 1.0
+    network: Program, pixels: np.ndarray, *, temperature: float = 1.0
 ) -> np.ndarray:
     """Softmax of a network's logits [B, K], divided by a temperature."""
-    outputs = classification.forward(model, outputs_of, {"image": images})
-    return classification.softmax(jax.device_get(outputs["logits"]) / np.float32(temperature))
+    return classification.softmax(network(pixels)["logits"] / np.float32(temperature))
 
 
-class Predictor(BatchedPredictor):
-    """Classes, object box and part boxes, by a network on object crops."""
-
-    def __init__(
-        self, run: Run, localizer: Localizer, model: nnx.Module, *, temperature: float = 1.0
-    ):
-        super().__init__(run)
-        self._localizer, self._model, self._temperature = localizer, model, temperature
-
-    def _predict(self, images: Images) -> list[Prediction]:
-        found = self._localizer.objects(self._whole(images))
-        crops = self._crops(images, found)
-        probabilities = probabilities_of(
-            self._model, crops, classification.logits_of, temperature=self._temperature
-        )
-        parts = boxes.from_window(self._localizer.parts(crops, found), found[:, None])
-        return [Prediction(*fields) for fields in zip(probabilities, found, parts)]
-
-
+@dataclasses.dataclass(frozen=True)
 class WholeImagePredictor(BatchedPredictor):
     """Classes of images by a network on whole images; the box is the image, there are no parts."""
 
-    def __init__(self, run: Run, model: nnx.Module, *, temperature: float = 1.0):
-        super().__init__(run)
-        self._model, self._temperature = model, temperature
+    network: Program
+    temperature: float = 1.0
 
     def _predict(self, images: Images) -> list[Prediction]:
         whole = self._whole(images)
-        found = probabilities_of(
-            self._model, whole, classification.logits_of, temperature=self._temperature
-        )
+        found = probabilities_of(self.network, whole, temperature=self.temperature)
         nothing = np.zeros((0, 4), np.float32)
         return [Prediction(row, boxes.WHOLE.copy(), nothing) for row in found]
