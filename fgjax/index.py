@@ -43,30 +43,32 @@ def remove(model: pathlib.Path, paths: list[str], folder: pathlib.Path | None = 
 def command(arguments: list[str] | None = None) -> None:
     """`fgjax index`."""
     parser = command_line.parser_of("index", __doc__)
-    parser.add_argument("action", help=", ".join(ACTIONS))
     parser.add_argument("paths", nargs="*", metavar="PATH", help="images or folders")
     command_line.add_source_options(parser)
     parser.add_argument("--file", type=pathlib.Path, help="the index's folder (beside the model)")
     parser.add_argument("--threshold", type=float, default=0.98,
                         help="cosine from which on images are nearly the same (0.98)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    if options.action not in ACTIONS:
-        raise UserError(f"fgjax index knows no {options.action!r}; it knows {', '.join(ACTIONS)}.")
-    if (options.action in ("add", "remove")) != bool(options.paths):
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # Taken off first: argparse would not find paths that stand behind options.
+    action = words.pop(0) if words and not words[0].startswith("-") else ""
+    options = parser.parse_args(words)
+    if action not in ACTIONS:
+        raise UserError(f"fgjax index knows no {action!r}; it knows {', '.join(ACTIONS)}.")
+    if (action in ("add", "remove")) != bool(options.paths):
         raise UserError(
-            f"fgjax index {options.action} " + ("takes no paths." if options.paths
+            f"fgjax index {action} " + ("takes no paths." if options.paths
                                                 else "wants images or folders: name some.")
         )  # fmt: skip
     main.setup()
     source = command_line.source_of(options)
-    if options.action == "add":
+    if action == "add":
         report(build_index(source, options.paths, options.file))
-    elif options.action == "remove":
+    elif action == "remove":
         print(f"{remove(source, options.paths, options.file)} images were taken out")
     else:
         snapshot = store_of(open_source(source), options.file).open()
-        if options.action == "list":
+        if action == "list":
             found = [entry._asdict() for entry in snapshot.entries]
             lines = [entry["file"] for entry in found] + [f"{len(found)} images"]
         else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _NOTHING = dataclasses.MISSING
+LARGEST = 2**53  # whole numbers up to here are floats, too; above it nothing is a setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Range:
     open_high: bool = False
 
     def __contains__(self, value: Any) -> bool:
-        if not math.isfinite(value):
+        if not -LARGEST <= value <= LARGEST:  # nor is NaN
             return False
         least = value > self.low if self.open_low else value >= self.low
         most = value < self.high if self.open_high else value <= self.high
@@ -35,7 +36,7 @@ class Range:
         low, high = f"{self.low:g}", f"{self.high:.10g}"
         if math.isinf(self.high):
             if math.isinf(self.low):
-                return "a number"
+                return "a number of reasonable size"
             if self.open_low:
                 return "positive" if self.low == 0 else f"above {low}"
             return f"{low} or more"
@@ -71,13 +72,14 @@ def within(
 def outside(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """(dotted name, value, what it may be) of the fields of a dataclass that are out of range.
 
-    A float without a range must be a finite number.
+    A number without a range must be finite and none beyond `LARGEST`.
     """
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name
         if dataclasses.is_dataclass(value):
             yield from outside(value, f"{name}.")
             continue
-        allowed = field.metadata.get("range", Range() if isinstance(value, float) else None)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        allowed = field.metadata.get("range", Range() if number else None)
         if allowed is not None and value not in allowed:
             yield name, value, str(allowed)

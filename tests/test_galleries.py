@@ -207,7 +207,7 @@ def test_a_runs_index_grows_shrinks_and_finds_copies(
     (folder / "again.bmp").write_bytes(cv2.imencode(".bmp", last)[1].tobytes())
     index = functools.partial(command, "index")
     words = (f"--workdir={workdir}", "--json")
-    index("add", str(folder / "0.png"), str(folder / "1.png"), *words)
+    index("add", *words, str(folder / "0.png"), str(folder / "1.png"))
     embedded = search.embed_files
 
     def counted(run, paths, **options):

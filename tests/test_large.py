@@ -219,7 +219,8 @@ BY_NUMPY = {
     "group_channels", "iou", "largest_component", "most_confused", "normalize_rows", "rescore",
     "scda_box", "search_thresholds", "search_weights", "simplex", "to_pixels", "to_window",
     "expand_queries", "expected_calibration_error", "fit_temperature", "k_reciprocal",
-    "negative_log_likelihood", "pool", "ranked_metrics", "stack_weights",
+    "negative_log_likelihood", "paired_bootstrap", "pool", "ranked_metrics", "reliability",
+    "stack_weights", "wilson_interval",
 }  # fmt: skip
 # They check, or a public function above consists of them.
 INSIDE = {"as_float", "safe_sqrt", "check_batch", "check_embeddings", "check_labels",

@@ -112,7 +112,7 @@ def program_of(
     sizes = export.symbolic_shape(", ".join(["batch", *map(str, shape)]))
     given = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in weights]
     # A fresh function for each platform: JAX remembers by the function what it traced.
-    traced = jax.jit(lambda leaves, pixels: function(leaves, pixels))
+    traced = compilation.jit(lambda leaves, pixels: function(leaves, pixels))
     exported = export.export(traced, platforms=devices)(
         given, jax.ShapeDtypeStruct(sizes, np.uint8)
     )
