@@ -82,7 +82,8 @@ def test_ends_belong_to_a_range_unless_they_are_open(value, open_low, open_high)
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (Range(), "a number of reasonable size"), (Range(0), "0 or more"), (Range(0, open_low=True), "positive"),
+        (Range(), "a number of reasonable size"), (Range(0), "0 or more"),
+        (Range(0, open_low=True), "positive"),
         (Range(3, open_low=True), "above 3"), (Range(1, 2), "at least 1 and at most 2"),
         (Range(0, 1, open_high=True), "at least 0 and below 1"),
         (Range(0, 1, True, True), "above 0 and below 1"),
@@ -106,5 +107,6 @@ def test_fields_inside_of_fields_are_found():
     assert list(ranges.outside(Outer())) == []
     wrong = Outer(Inner(2.0), math.inf)
     assert list(ranges.outside(wrong)) == [
-        ("inner.share", 2.0, "at least 0 and at most 1"), ("free", math.inf, "a number of reasonable size")
+        ("inner.share", 2.0, "at least 0 and at most 1"),
+        ("free", math.inf, "a number of reasonable size"),
     ]  # fmt: skip
