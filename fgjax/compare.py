@@ -58,7 +58,8 @@ def right_answers(run: Run) -> np.ndarray:
         stored = stage.load_arrays("predictions")
         return stored["logits"].argmax(axis=1) == stored["labels"]
     after = [s for s in run.stages.values() if (s.folder / "after.npz").exists()]
-    if not after:
+    ranked = json.loads((run.workdir / "results.json").read_text())["protocol"]
+    if not after or ranked.get("similarity", "cosine") != "cosine":
         raise UserError(f"{run.workdir} keeps no answers for single images: compare other runs.")
     stored = after[-1].load_arrays("after")
     unit, labels = normalize_rows(stored["embeddings"]), stored["labels"]

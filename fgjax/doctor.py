@@ -95,12 +95,18 @@ def _packages() -> list[str]:
 
 def _extras() -> list[Finding]:
     """What is not needed for training and may be missing."""
-    try:
-        importlib.metadata.version("mkdocs-material")
-    except importlib.metadata.PackageNotFoundError:
-        return [Finding(OK, "documentation tools: not installed; only building the site needs them",
-                        'pip install "fgjax[docs]"')]  # fmt: skip
-    return [Finding(OK, "documentation tools are installed")]
+    found = []
+    for extra, package, what, use in (
+        ("docs", "mkdocs-material", "documentation tools", "building the site"),
+        ("serve", "fastapi", "the page's server", "fgjax serve"),
+    ):
+        try:
+            importlib.metadata.version(package)
+            found.append(Finding(OK, f"{what}: installed"))
+        except importlib.metadata.PackageNotFoundError:
+            text = f"{what}: not installed; only {use} needs them"
+            found.append(Finding(OK, text, f'pip install "fgjax[{extra}]"'))
+    return found
 
 
 def _devices() -> list[Finding]:

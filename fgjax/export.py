@@ -6,19 +6,16 @@ prints its size, and how long an image takes. `fgjax.load("bird.fgjax")` reads i
 `fgjax predict --model=bird.fgjax` and `fgjax search --model=bird.fgjax`.
 """
 
-import json
 import logging
 import pathlib
 import time
-from typing import Any
 
 import jax
 import numpy as np
 
-from fgjax import __version__, command_line, main, methods, model_files
+from fgjax import command_line, main, model_files, opening
 from fgjax.errors import UserError
 from fgjax.model_files import Model
-from fgjax.training.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -29,44 +26,23 @@ def export(workdir: pathlib.Path, out: pathlib.Path) -> Model:
     Raises:
       UserError: no finished run, or its method has nothing for new images.
     """
-    run = main.open_run(workdir)
-    method = methods.of(run.config)
+    model = opening.of_run(main.open_run(workdir))
     problems, found = [], {}
     for name in ("predictor", "embedder"):
-        made = getattr(method, f"load_{name}", None)
         try:
-            found[name] = made(run) if made else None
+            found[name] = getattr(model, name)
         except UserError as error:
             problems.append(str(error))
             found[name] = None
     if not any(found.values()):
-        raise UserError(" ".join(problems) or f"{workdir} has no model for new images.")
-    model_files.save(out, _card(run, found["predictor"]), **found)
-    return model_files.load(out)
-
-
-def _card(run: Run, predictor: Any) -> dict[str, Any]:
-    """What a person wants to know of a model, and what decides how it sees an image."""
-    results = json.loads((run.workdir / "results.json").read_text())
-    protocol, size = results["protocol"], run.config.data.image_size
-    return {
-        "fgjax": __version__,
-        "jax": jax.__version__,
-        "method": results["method"],
-        "classes": list(predictor.class_names) if predictor else [],
-        "image": {
-            "size": size,
-            "resized": "the whole image to size × size, bilinear, then means of whole blocks",
-            "pixels": "RGB in 0 … 255; the networks scale them themselves",
-        },
-        "temperature": getattr(predictor, "temperature", None),
-        "protocol": protocol,
-        "scores": results["metrics"],
-        "licence": (
-            f"Weights trained on {protocol['dataset']}, from {protocol['pretrained']}. The terms "
-            "of both apply to this file."
-        ),
+        raise UserError(" ".join(problems))
+    card = {
+        **model.card,
+        "classes": list(model.class_names),
+        "temperature": getattr(found["predictor"], "temperature", None),
     }
+    model_files.save(out, card, **found)
+    return model_files.load(out)
 
 
 def latency(model: Model, batch_size: int, *, repeats: int = 3) -> float:

@@ -15,7 +15,8 @@ import sys
 
 from fgjax import command_line, main
 from fgjax.errors import UserError
-from fgjax.search import build_index, open_source, report, store_of
+from fgjax.opening import open_model
+from fgjax.search import build_index, report, store_of
 
 ACTIONS = ("add", "remove", "list", "duplicates")
 
@@ -26,7 +27,7 @@ def remove(model: pathlib.Path, paths: list[str], folder: pathlib.Path | None = 
     Raises:
       UserError: there is no such index, or nothing in it lay there.
     """
-    store = store_of(open_source(model), folder)
+    store = store_of(open_model(model), model, folder)
     wanted = [pathlib.Path(path).absolute() for path in paths]
     gone = [
         entry.digest
@@ -67,7 +68,7 @@ def command(arguments: list[str] | None = None) -> None:
     elif action == "remove":
         print(f"{remove(source, options.paths, options.file)} images were taken out")
     else:
-        snapshot = store_of(open_source(source), options.file).open()
+        snapshot = store_of(open_model(source), source, options.file).open()
         if action == "list":
             found = [entry._asdict() for entry in snapshot.entries]
             lines = [entry["file"] for entry in found] + [f"{len(found)} images"]

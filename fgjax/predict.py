@@ -9,14 +9,14 @@ prints the likeliest classes and draws the object and its parts.
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
 
 import cv2
 
-from fgjax import command_line, main, methods, model_files
+from fgjax import command_line, main
 from fgjax.data.images import SUFFIXES, check, decode
 from fgjax.errors import UserError
 from fgjax.figures import drawing
+from fgjax.opening import open_model
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def predict(
       UserError: no finished run, no images, or a path that does not exist.
     """
     files, others = find_images(paths)
-    load = _loader(source)
+    model = open_model(source)
     images, readable = [], []
     for file in files:
         try:
@@ -64,14 +64,13 @@ def predict(
         log.warning("%d files are not images: left out, the first: %s", len(others), others[0])
     if not images:
         raise UserError(f"there is no readable image in {', '.join(paths)}.")
-    predictor, class_names = load()
     results = []
-    for file, image, found in zip(readable, images, predictor(images)):
+    for file, image, found in zip(readable, images, model.predict(images)):
         order = found.probabilities.argsort()[::-1][:top]
         result = {
             "file": str(file),
             "top": [
-                {"class": class_names[k], "probability": float(found.probabilities[k])}
+                {"class": model.class_names[k], "probability": float(found.probabilities[k])}
                 for k in order
             ],
             "box": found.box.tolist(),
@@ -81,20 +80,6 @@ def predict(
             result["picture"] = str(_draw(decode(*image), found, file, pictures, len(results)))
         results.append(result)
     return results
-
-
-def _loader(source: pathlib.Path) -> Callable[[], tuple[Callable, Sequence[str]]]:
-    """Opens a run or a model file; what comes back gives images' predictions, and the classes."""
-    if source.is_file():
-        model = model_files.load(source)
-        return lambda: (model.predict, model.class_names)
-    run = main.open_run(source)
-
-    def load() -> tuple[Callable, Sequence[str]]:
-        predictor = methods.of(run.config).load_predictor(run)
-        return predictor, predictor.class_names
-
-    return load
 
 
 def _draw(image, found, file: pathlib.Path, folder: pathlib.Path, number: int) -> pathlib.Path:

@@ -7,74 +7,30 @@ fgjax search --workdir=RUN --query=IMAGE_OR_FOLDER    the most similar images in
 `--model=FILE` takes a model file instead of a run.
 """
 
-import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
-from fgjax import command_line, main, methods, model_files
+from fgjax import command_line, main
 from fgjax.data.images import check, decode
-from fgjax.data.loading import read_window
 from fgjax.errors import UserError
 from fgjax.figures import drawing
 from fgjax.galleries import Entry, Store
-from fgjax.localization import boxes
+from fgjax.methods.shared.predictor import Embedder
+from fgjax.model_files import Model
+from fgjax.opening import open_model
 from fgjax.predict import find_images
-from fgjax.training import sharding
-from fgjax.training.run import Run
 
 log = logging.getLogger(__name__)
 
 
-def fingerprint(run: Run) -> str:
-    """Changes with whatever decides the model of a finished run."""
-    parts = [(run.workdir / name).read_text() for name in ("config.json", "results.json")]
-    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What makes embeddings: of a run or of a model file.
-
-    Attributes:
-      embed: whole images [B, S, S, 3] to unit embeddings [B, D].
-      image_size: S.
-      fingerprint: changes with the model.
-      index: where its index lies, unless another is named.
-    """
-
-    embed: Callable[[np.ndarray], np.ndarray]
-    image_size: int
-    fingerprint: str = ""
-    index: pathlib.Path = pathlib.Path("index")
-
-
-def open_source(path: pathlib.Path) -> Source:
-    """The embedder of a run's folder or of a model file.
-
-    Raises:
-      UserError: it is neither, or makes no embeddings.
-    """
-    if path.is_file():
-        model = model_files.load(path)
-        index = command_line.beside(path, "index")
-        return Source(model.embedder, model.embedder.image_size, model.fingerprint, index)
-    run = main.open_run(path)
-    method = methods.of(run.config)
-    if not hasattr(method, "load_embedder"):
-        name = methods.name_of(method)
-        raise UserError(f"{run.workdir} is a run of {name}, which makes no embeddings for search.")
-    index = command_line.beside(path, "index")
-    return Source(method.load_embedder(run), run.config.data.image_size, fingerprint(run), index)
-
-
-def store_of(source: Source, folder: pathlib.Path | None = None) -> Store:
-    """The index in a folder, by default the model's own."""
-    return Store(folder or source.index, source.fingerprint)
+def store_of(model: Model, path: pathlib.Path, folder: pathlib.Path | None = None) -> Store:
+    """The index in a folder, by default beside the model, which lies at `path`."""
+    return Store(folder or command_line.beside(path, "index"), model.fingerprint)
 
 
 def digest_of(data: bytes) -> str:
@@ -83,12 +39,12 @@ def digest_of(data: bytes) -> str:
 
 
 def embed_files(
-    source: Source, paths: list[str], *, batch_size: int = 32, known: Iterable[str] = ()
+    embedder: Embedder, paths: list[str], *, batch_size: int = 32, known: Iterable[str] = ()
 ) -> tuple[np.ndarray, list[Entry], list[pathlib.Path]]:
     """Unit embeddings [N, D] of all images under the paths, what they are, and what was left out.
 
     Args:
-      source: a run's or a model file's.
+      embedder: of a model.
       paths: image files or folders.
       batch_size: images that go through the network at once.
       known: digests of images that are passed over.
@@ -97,13 +53,11 @@ def embed_files(
       UserError: there is no readable image.
     """
     files, others = find_images(paths)
-    size, width = source.image_size, sharding.divisible(batch_size)
     found, kept, batch, passed = [], [], [], frozenset(known)
 
     def flush() -> None:
         if batch:
-            padded = batch + [batch[-1]] * (width - len(batch))
-            found.append(source.embed(np.stack(padded))[: len(batch)])
+            found.append(embedder.of_images(batch, batch_size=batch_size))
             batch.clear()
 
     for file in files:
@@ -115,9 +69,9 @@ def embed_files(
         except UserError:
             others.append(file)
             continue
-        batch.append(read_window(image, boxes.WHOLE, size))
+        batch.append(image)
         kept.append(Entry(str(file.absolute()), digest))
-        if len(batch) == width:
+        if len(batch) == batch_size:
             flush()
     flush()
     if not kept and not passed:
@@ -138,9 +92,9 @@ def build_index(
     Raises:
       UserError: no finished run, nothing to index, or another model's index.
     """
-    source = open_source(model)
-    store = store_of(source, folder)
-    embeddings, entries, others = embed_files(source, paths, known=store.known())
+    opened = open_model(model)
+    store = store_of(opened, model, folder)
+    embeddings, entries, others = embed_files(opened.embedder, paths, known=store.known())
     added = store.add(embeddings, entries) if entries else 0
     log.info("%d images were added to %s, which holds %d", added, store.folder, len(store.open()))
     return others
@@ -159,9 +113,9 @@ def search(
     Raises:
       UserError: there is no index, it is another model's, or there is no readable query.
     """
-    source = open_source(model)
-    snapshot = store_of(source, index).open()
-    queries, asked, others = embed_files(source, paths)
+    opened = open_model(model)
+    snapshot = store_of(opened, model, index).open()
+    queries, asked, others = embed_files(opened.embedder, paths)
     report(others)
     results = [
         {

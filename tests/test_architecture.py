@@ -24,7 +24,7 @@ FLOORS = (
     ("methods",),
     ("presets", "testing"),
     ("config_files", "main", "model_files"),
-    ("command_line", "dry_run"),
+    ("command_line", "dry_run", "opening"),
     ("tables", "train", "predict", "compare", "doctor", "export"),
     ("search", "study"),
     ("serve", "index"),

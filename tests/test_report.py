@@ -43,7 +43,7 @@ def alone(path):
     assert not found.all("script") and not found.all("link") and not found.all("iframe")
     assert all(image.get("alt") for image in found.all("img"))
     assert found.all("html") == [{"lang": "en"}] and len(found.all("h1")) == 1
-    assert len(found.all("main")) == 1 and found.all("title") is not None
+    assert len(found.all("main")) == 1 and found.all("title")
     assert len(set(found.ids)) == len(found.ids)
     for link in found.all("a"):
         assert link["href"].removeprefix("#") in found.ids

@@ -1,12 +1,13 @@
 """A model that stands alone: `fgjax.load(path)` needs no dataset, no config and no run."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -16,9 +17,7 @@ import safetensors.numpy
 from PIL import Image, ImageOps
 
 from fgjax.data.images import Encoded, check, decode
-from fgjax.data.loading import crop
 from fgjax.errors import UserError
-from fgjax.localization import boxes
 from fgjax.methods.shared.predictor import BatchedPredictor, Embedder, Prediction
 from fgjax.model_files import archive
 from fgjax.model_files.tree import Package, pack, unpack
@@ -45,24 +44,50 @@ class Explanation:
 
 
 class Model:
-    """What a model file holds.
+    """What a model file holds, or a finished run.
 
-    Attributes:
-      card: `model.json`: class names, preprocessing, protocol, scores, licence.
-      class_names: of the probabilities; empty where the model knows no classes.
-      fingerprint: changes with the file's content.
+    Args:
+      card: as `model.json` has it: name, method, preprocessing, protocol, scores, licence.
+      predictor: gives it; raises UserError where the model knows no classes.
+      embedder: likewise, where it makes no embeddings.
+      fingerprint: changes with the model.
     """
 
     def __init__(
         self,
         card: dict[str, Any],
-        predictor: BatchedPredictor | None,
-        embedder: Embedder | None,
+        predictor: Callable[[], BatchedPredictor],
+        embedder: Callable[[], Embedder],
         fingerprint: str,
     ):
         self.card, self.fingerprint = card, fingerprint
         self._predictor, self._embedder = predictor, embedder
-        self.class_names = predictor.class_names if predictor else ()
+
+    @functools.cached_property
+    def predictor(self) -> BatchedPredictor:
+        """Of images' classes, objects and parts.
+
+        Raises:
+          UserError: the model knows no classes.
+        """
+        return self._predictor()
+
+    @functools.cached_property
+    def embedder(self) -> Embedder:
+        """Of whole images at the network's size, for search.
+
+        Raises:
+          UserError: the model makes no embeddings.
+        """
+        return self._embedder()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the probabilities; empty where the model knows no classes."""
+        try:
+            return self.predictor.class_names
+        except UserError:
+            return ()
 
     def predict(self, images: Sequence[AnyImage], *, batch_size: int = 16) -> list[Prediction]:
         """Probabilities, the object's box and the parts of images of any sizes.
@@ -74,10 +99,8 @@ class Model:
         Raises:
           UserError: the model knows no classes, or an image cannot be used; names it.
         """
-        if self._predictor is None:
-            raise UserError("this model knows no classes of new images: use embed, to search.")
-        readable = _listed(images)
-        return self._predictor(readable, batch_size=1 if len(readable) == 1 else batch_size)
+        predictor, readable = self.predictor, _listed(images)
+        return predictor(readable, batch_size=1 if len(readable) == 1 else batch_size)
 
     def embed(self, images: Sequence[AnyImage], *, batch_size: int = 16) -> np.ndarray:
         """Unit embeddings [N, D] of images of any sizes, of the kinds that `predict` takes.
@@ -85,24 +108,8 @@ class Model:
         Raises:
           UserError: the model makes no embeddings, or an image cannot be used; names it.
         """
-        return np.concatenate([
-            self.embedder(np.stack(rows + rows[-1:] * (size - len(rows))))[: len(rows)]
-            for rows, size in self._batches(_listed(images), batch_size)
-        ])  # fmt: skip
-
-    @property
-    def embedder(self) -> Embedder:
-        """Of whole images at the network's size, for `fgjax.search`."""
-        if self._embedder is None:
-            method = self.card["method"]
-            raise UserError(f"this is a model of {method}, which makes no embeddings for search.")
-        return self._embedder
-
-    def _batches(self, images: list, batch_size: int):
-        size, width = self.embedder.image_size, 1 if len(images) == 1 else batch_size
-        for start in range(0, len(images), width):
-            chunk = images[start : start + width]
-            yield [crop(image, boxes.WHOLE, size) for image in chunk], width
+        embedder, readable = self.embedder, _listed(images)
+        return embedder.of_images(readable, batch_size=1 if len(readable) == 1 else batch_size)
 
     def explain(self, image: AnyImage, *, grid: int = 7) -> Explanation:
         """What the answer rests on: squares are hidden, one after the other (Zeiler and Fergus).
@@ -122,7 +129,7 @@ class Model:
             fitting = (max(round(width * scale), 1), max(round(height * scale), 1))
             pixels = cv2.resize(pixels, fitting, interpolation=cv2.INTER_AREA)
         hidden = _hidden(pixels, grid)
-        if self._predictor is None:
+        if not self.class_names:
             own, prediction = self.embed([pixels])[0], None
             loss = 1 - self.embed(hidden) @ own
         else:
@@ -258,4 +265,16 @@ def load(path: str | pathlib.Path) -> Model:
             f"{path} holds no model that this fgjax can read ({type(error).__name__}: {error}): "
             "export it anew, or install the fgjax that wrote it."
         ) from error
-    return Model(card, *found, fingerprint=seal[:16])
+
+    def give(one: Any, why: str) -> Any:
+        if one is None:
+            raise UserError(why)
+        return one
+
+    none = f"this is a model of {card['method']}, which makes no embeddings for search."
+    return Model(
+        card,
+        lambda: give(found[0], "this model knows no classes of new images: use embed, to search."),
+        lambda: give(found[1], none),
+        fingerprint=seal[:16],
+    )

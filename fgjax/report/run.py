@@ -84,12 +84,10 @@ class Answers:
         self._run, self._split = run, run.dataset.test
         self.logits, self.labels = stored["logits"], stored["labels"]
         self.chosen = self.logits.argmax(axis=1)
-        # Re-ranked scores are no logits: then these are the probabilities before.
-        self._are_scores = "probabilities" in stored
-        temperature = metrics.get("temperature") or 1.0
-        self.probabilities = (
-            stored["probabilities"] if self._are_scores else softmax(self.logits / temperature)
-        )
+        if "probabilities" in stored:  # re-ranked scores are no logits: these were before
+            self.probabilities = stored["probabilities"]
+        else:
+            self.probabilities = softmax(self.logits / metrics.get("temperature", 1.0))
 
     def _name(self, label: Any) -> str:
         return self._run.dataset.name_of(int(label))

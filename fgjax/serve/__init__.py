@@ -1,6 +1,4 @@
-"""A page and a JSON API for a finished run: drop a photograph, see the answer."""
+"""A page and a JSON API for a model: drop a photograph, see the answer.
 
-from fgjax.serve.answers import Answers, Gallery
-from fgjax.serve.app import Limits, create_app
-
-__all__ = ["Answers", "Gallery", "Limits", "create_app"]
+Nothing is imported here: without the extra `fgjax[serve]` the command still says what is missing.
+"""

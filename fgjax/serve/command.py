@@ -31,7 +31,8 @@ def command(arguments: list[str] | None = None) -> None:
     try:
         import uvicorn
 
-        from fgjax.serve import Answers, create_app
+        from fgjax.serve.answers import Answers
+        from fgjax.serve.app import create_app
     except ImportError as error:
         raise UserError(f'fgjax serve wants {error.name}: pip install "fgjax[serve]".') from error
     source = command_line.source_of(options)

@@ -16,7 +16,8 @@ from fgjax.data import images, loading
 from fgjax.data.images import Encoded
 from fgjax.errors import UserError
 from fgjax.localization import boxes
-from fgjax.methods.shared.predictor import BatchedPredictor
+from fgjax.methods.shared.predictor import BatchedPredictor, Embedder
+from fgjax.model_files import Model
 
 BOX = np.array([0.1875, 0.34375, 0.8125, 0.9375], np.float32)  # exact in float32
 UNTURN = {  # how an upright image is stored under an orientation of EXIF
@@ -173,8 +174,8 @@ def test_training_evaluation_prediction_and_search_see_the_same_pixels(
     np.testing.assert_array_equal(predicted, evaluated)
     assert set(factors) == {2}
 
-    source = search.Source(lambda batch: batch.reshape(len(batch), -1), size)
-    embedded, _, _ = search.embed_files(source, [str(tmp_path / "large.jpg")], batch_size=1)
+    embedder = Embedder(size, lambda batch: {"embedding": batch.reshape(len(batch), -1)})
+    embedded, _, _ = search.embed_files(embedder, [str(tmp_path / "large.jpg")], batch_size=4)
     whole, _ = dataclasses.replace(reader, windows=None).read(0)
     np.testing.assert_array_equal(embedded[0].reshape(whole.shape), whole)
     np.testing.assert_array_equal(predictor._whole([file])[0], whole)
@@ -185,17 +186,12 @@ def test_predict_hands_files_to_the_network_not_their_pixels(tmp_path, monkeypat
     (tmp_path / "one.jpg").write_bytes(jpeg(smooth(40, 50)))
     seen = []
 
-    class Predictor:
-        class_names = ()
+    def predictor(files, *, batch_size):
+        seen.extend(files)
+        return []
 
-        def __call__(self, files):
-            seen.extend(files)
-            return []
-
-    monkeypatch.setattr(predict.main, "open_run", lambda workdir: type("Run", (), {"config": 0}))
-    monkeypatch.setattr(
-        predict.methods, "of", lambda c: type("M", (), {"load_predictor": lambda run: Predictor()})
-    )
+    model = Model({}, lambda: predictor, lambda: None, "")
+    monkeypatch.setattr(predict, "open_model", lambda path: model)
     predict.predict(tmp_path, [str(tmp_path)])
     assert [type(file) for file in seen] == [Encoded]
 

@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 import threading
 from typing import ClassVar
 
@@ -13,9 +15,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from fgjax import export, search
+from fgjax.data.images import Encoded
 from fgjax.errors import UserError
 from fgjax.galleries import Entry, Store
-from fgjax.serve import Answers, Gallery, Limits, create_app
+from fgjax.opening import open_model
+from fgjax.serve.answers import Answers
+from fgjax.serve.app import Limits, create_app
 from fgjax.serve.batching import Batcher, Busy
 
 
@@ -208,9 +213,35 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
     export.export(workdir, model)
     with TestClient(create_app(Answers.open(model))) as client:
         again = send(client, *[(file.name, file.read_bytes()) for file in files]).json()
-        assert client.get("/api/model").json()["name"] == "probe"
+        assert client.get("/api/model").json()["name"] == "tiny"
     for one, other in zip(found, again, strict=True):
         mine, theirs = ({g["class"]: g["probability"] for g in x["top"]} for x in (one, other))
         assert mine == pytest.approx(theirs, abs=1e-5)
-    hidden = Gallery(Store(tmp_path / "other", "x").open())
-    assert hidden.thumbnail(Entry(str(folder / "0.png"), "0")) == ""
+    hidden = Answers.open(workdir, index=index)([Encoded(files[0].read_bytes())])
+    assert [one["thumbnail"] for one in hidden[0]["neighbours"]] == [""] * 5
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_a_model_without_classes_wants_an_index_and_one_without_embeddings_takes_none(
+    finished_hdcl, finished_lapm, tmp_path
+):
+    with pytest.raises(UserError, match=r"trained for retrieval.* wants an index: --index=FOLDER"):
+        Answers.open(finished_hdcl)
+    store = search.store_of(open_model(finished_lapm), finished_lapm, tmp_path / "index")
+    store.add(np.ones((1, 2)), [Entry("a.jpg", "a")])
+    with pytest.raises(UserError, match="makes no embeddings"):
+        Answers.open(finished_lapm, index=tmp_path / "index")
+
+
+def test_without_the_extra_a_sentence_says_what_to_install():
+    program = """
+import sys
+sys.modules["uvicorn"] = None
+from fgjax import cli
+cli.dispatch(["serve", "--workdir=x"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 'fgjax serve wants uvicorn: pip install "fgjax[serve]".' in done.stderr
+    program = program.replace("uvicorn", "fastapi")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 'fgjax serve wants fastapi: pip install "fgjax[serve]".' in done.stderr

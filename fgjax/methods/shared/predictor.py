@@ -70,6 +70,15 @@ class Embedder:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return np.asarray(self.network(pixels)["embedding"])
 
+    def of_images(self, images: Images, *, batch_size: int = 16) -> np.ndarray:
+        """Of files, or RGB uint8 images of any sizes: [N, D], in batches of one shape."""
+        size, found = sharding.divisible(batch_size), []
+        for start in range(0, len(images), size):
+            chunk = [crop(i, boxes.WHOLE, self.image_size) for i in images[start : start + size]]
+            padded = chunk + [chunk[-1]] * (size - len(chunk))
+            found.append(self(np.stack(padded))[: len(chunk)])
+        return np.concatenate(found)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
