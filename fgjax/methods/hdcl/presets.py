@@ -58,8 +58,7 @@ def recognition(config: Config, *, demo: bool) -> None:
 def small(config: Config, *, demo: bool) -> None:
     """Photographs on a laptop: see `fgjax.methods.shared.presets.small`.
 
-    Found on held-out classes. With α = 100, a tenth of the rate and batch norm in training mode,
-    training made the frozen features worse.
+    Found on held-out classes: where batch norm trains, too, the frozen features get worse.
     """
     presets.small(config, demo=demo)
     config.freeze += ",batch_norms"
