@@ -46,6 +46,29 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=pathlib.Path, help="or a file that fgjax export wrote")
 
 
+def add_rate_option(parser: argparse.ArgumentParser) -> None:
+    """`--false-accepts`, which `rate_of` reads."""
+    parser.add_argument(
+        "--false-accepts", type=float, metavar="SHARE",
+        help="share of things of no class that may be taken for one: where more of them look as "
+        "sure, the answer is “none of these” (0.1)",
+    )  # fmt: skip
+
+
+def rate_of(options: argparse.Namespace) -> float:
+    """The share.
+
+    Raises:
+      UserError: it is none.
+    """
+    from fgjax.evaluation.unknown import FALSE_ACCEPTS
+
+    rate = FALSE_ACCEPTS if options.false_accepts is None else options.false_accepts
+    if not 0 <= rate <= 1:
+        raise UserError(f"--false-accepts is {rate}, but must be in [0, 1].")
+    return rate
+
+
 def source_of(options: argparse.Namespace) -> pathlib.Path:
     """The run's folder or the model file.
 

@@ -15,6 +15,7 @@ import cv2
 from fgjax import command_line, main
 from fgjax.data.images import SUFFIXES, check, decode
 from fgjax.errors import UserError
+from fgjax.evaluation.unknown import FALSE_ACCEPTS
 from fgjax.figures import drawing
 from fgjax.opening import open_model
 
@@ -38,7 +39,12 @@ def find_images(paths: list[str]) -> tuple[list[pathlib.Path], list[pathlib.Path
 
 
 def predict(
-    source: pathlib.Path, paths: list[str], *, top: int = 5, pictures: pathlib.Path | None = None
+    source: pathlib.Path,
+    paths: list[str],
+    *,
+    top: int = 5,
+    pictures: pathlib.Path | None = None,
+    rate: float = FALSE_ACCEPTS,
 ) -> list[dict]:
     """The `top` classes, the object's box and the parts of every image.
 
@@ -47,6 +53,7 @@ def predict(
       paths: image files or folders.
       top: how many classes to name.
       pictures: where to write the images with their boxes drawn; None for nowhere.
+      rate: share of things of no class that may be taken for one.
 
     Raises:
       UserError: no finished run, no images, or a path that does not exist.
@@ -73,6 +80,8 @@ def predict(
                 {"class": model.class_names[k], "probability": float(found.probabilities[k])}
                 for k in order
             ],
+            "known": found.known(rate),
+            "false_accepts": found.false_accepts,
             "box": found.box.tolist(),
             "parts": found.parts.tolist(),
         }
@@ -98,6 +107,7 @@ def command(arguments: list[str] | None = None) -> None:
     parser = command_line.parser_of("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER")
     command_line.add_source_options(parser)
+    command_line.add_rate_option(parser)
     parser.add_argument("--top", type=int, default=5, help="classes to list (5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument(
@@ -107,12 +117,15 @@ def command(arguments: list[str] | None = None) -> None:
     main.setup()
     source = command_line.source_of(options)
     pictures = options.out or command_line.beside(source, "predictions")
-    results = predict(source, options.paths, top=options.top, pictures=pictures)
+    rate = command_line.rate_of(options)
+    results = predict(source, options.paths, top=options.top, pictures=pictures, rate=rate)
     if options.json:
         print(json.dumps(results, indent=2))
         return
     for result in results:
         print(result["file"])
+        if result["known"] is False:
+            print(f"  none of these: {result['false_accepts']:.0%} of unknown things look as sure")
         for entry in result["top"]:
             print(f"  {entry['probability']:6.1%}  {entry['class']}")
         print(f"  picture: {result['picture']}")

@@ -49,7 +49,6 @@ def test_a_file_says_what_its_run_says(name, request, tmp_path):
     model = export(workdir, tmp_path / "bird.fgjax")
     run = main.open_run(workdir)
     method, files = methods.of(run.config), image_files_of(run)
-    assert model.class_names or model.card["predictor"] is None
     if model.class_names:
         assert model.class_names == tuple(run.dataset.class_names)
         wanted = method.load_predictor(run)([Encoded(data) for data in files])
@@ -57,6 +56,8 @@ def test_a_file_says_what_its_run_says(name, request, tmp_path):
             np.testing.assert_allclose(found.probabilities, other.probabilities, atol=1e-5)
             np.testing.assert_allclose(found.box, other.box, atol=1e-5)
             np.testing.assert_allclose(found.parts, other.parts, atol=1e-5)
+            assert (other.false_accepts is None) == (name == "finished_recognition")
+            assert found.false_accepts == pytest.approx(other.false_accepts, abs=0.1)
         (alone,) = model.predict(files[3:4])  # another batch, another program
         np.testing.assert_allclose(alone.probabilities, wanted[3].probabilities, atol=1e-5)
     else:

@@ -84,8 +84,9 @@ class Answers:
         self._run, self._split = run, run.dataset.test
         self.logits, self.labels = stored["logits"], stored["labels"]
         self.chosen = self.logits.argmax(axis=1)
-        if "probabilities" in stored:  # re-ranked scores are no logits: these were before
-            self.probabilities = stored["probabilities"]
+        before = stored.get("probabilities")  # re-ranked scores are no logits: these were before
+        if before is not None:
+            self.probabilities = stored.get("calibrated", before)
         else:
             self.probabilities = softmax(self.logits / metrics.get("temperature", 1.0))
 

@@ -24,6 +24,9 @@ NAMES = {
     "object_top1": "The object alone",
     "parts_top1": "The parts alone",
     "calibration_error": "Calibration error",
+    "accepted": "Known, where a tenth of unknown things is let in",
+    "unknown_auroc": "Known above unknown things (AUROC)",
+    "unknown_fpr95": "Unknown things let in with 95 % of the known (FPR@95)",
 }
 COUNTED = ("top1", "top3", "top5", "recall@1", "recall@2", "recall@4", "recall@8")
 
@@ -99,6 +102,8 @@ def conditions(protocol: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if "probabilities" in protocol:
         rows.append(("Probabilities", str(protocol["probabilities"])))
+    if "unknown" in protocol:
+        rows.append(("Unknown things", str(protocol["unknown"])))
     if protocol["skipped_images"]:
         rows.append(("Images that could not be read", f"{protocol['skipped_images']:,}"))
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from fgjax.data.images import Encoded, decode
 from fgjax.errors import UserError
+from fgjax.evaluation.unknown import FALSE_ACCEPTS
 from fgjax.galleries import Snapshot
 from fgjax.localization import boxes
 from fgjax.model_files import Model
@@ -36,6 +37,7 @@ class Answers:
       top: how many classes are named.
       neighbours: how many images.
       batch_size: images that go through the network at once.
+      rate: share of things of no class that may be taken for one.
 
     Raises:
       UserError: the model knows no classes and there is no gallery, or it makes no embeddings and
@@ -44,10 +46,11 @@ class Answers:
 
     def __init__(
         self, model: Model, gallery: Snapshot | None = None, *, thumbnails: bool = False,
-        top: int = 5, neighbours: int = 6, batch_size: int = 8,
+        top: int = 5, neighbours: int = 6, batch_size: int = 8, rate: float = FALSE_ACCEPTS,
     ):  # fmt: skip
         self._model, self._gallery, self._shown = model, gallery, thumbnails
         self.batch_size, self._top, self._neighbours = batch_size, top, neighbours
+        self._rate = rate
         self._names = model.class_names
         if gallery is None and not self._names:
             try:
@@ -69,6 +72,7 @@ class Answers:
             "top1": scores.get("top1"),
             "recall_at_1": scores.get("recall@1"),
             "calibrated": "temperature" in scores,
+            "unknown_accepted": rate if "unknown_auroc" in scores else None,
             "index": len(gallery) if gallery else 0,
         }
 
@@ -87,7 +91,15 @@ class Answers:
     def __call__(self, images: list[Encoded]) -> list[dict[str, Any]]:
         """An answer for each image, ready for JSON; images are those that `images.check` let in."""
         answers: list[dict[str, Any]] = [
-            {"top": [], "box": None, "parts": [], "neighbours": []} for _ in images
+            {
+                "top": [],
+                "known": None,
+                "false_accepts": None,
+                "box": None,
+                "parts": [],
+                "neighbours": [],
+            }
+            for _ in images
         ]
         if self._names:
             for answer, found in zip(
@@ -98,6 +110,8 @@ class Answers:
                     {"class": self._names[k], "probability": float(found.probabilities[k])}
                     for k in order.tolist()
                 ]
+                answer["known"] = found.known(self._rate)
+                answer["false_accepts"] = found.false_accepts
                 whole = np.array_equal(found.box, boxes.WHOLE)
                 answer["box"] = None if whole else found.box.tolist()
                 answer["parts"] = found.parts.tolist()

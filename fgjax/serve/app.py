@@ -68,6 +68,12 @@ class Answer(pydantic.BaseModel):
     file: str
     error: str | None = pydantic.Field(default=None, description="why there is no answer")
     top: list[Guess] = []
+    known: bool | None = pydantic.Field(
+        default=None, description="false: none of the classes; null: nobody knows"
+    )
+    false_accepts: float | None = pydantic.Field(
+        default=None, description="share of things of no class that look at least as sure"
+    )
     box: list[float] | None = pydantic.Field(
         default=None, description="the object, if it was looked for"
     )
@@ -85,6 +91,9 @@ class Model(pydantic.BaseModel):
     top1: float | None = pydantic.Field(description="share of test images named right")
     recall_at_1: float | None
     calibrated: bool = pydantic.Field(description="whether probabilities mean what they say")
+    unknown_accepted: float | None = pydantic.Field(
+        default=None, description="share of things of no class that is taken for one, if known"
+    )
     index: int = pydantic.Field(description="images that similar ones are looked for among")
 
 

@@ -23,6 +23,7 @@ def command(arguments: list[str] | None = None) -> None:
     parser.add_argument("--index", type=pathlib.Path, help="an index to look for similar images in")
     parser.add_argument("--thumbnails", action="store_true",
                         help="show the index's images, not their names alone")  # fmt: skip
+    command_line.add_rate_option(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="(8000)")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
@@ -40,7 +41,10 @@ def command(arguments: list[str] | None = None) -> None:
     with _listening(options.host, options.port) as listening:
         if options.thumbnails:
             print("The page will show small copies of the index's images: mind their licences.")
-        answers = Answers.open(source, index=options.index, thumbnails=options.thumbnails)
+        answers = Answers.open(
+            source, index=options.index, thumbnails=options.thumbnails,
+            rate=command_line.rate_of(options),
+        )  # fmt: skip
         answers.warm_up()
         print(f"http://{options.host}:{options.port}  (Ctrl+C ends)", flush=True)
         config = uvicorn.Config(create_app(answers), log_level="warning", access_log=False)

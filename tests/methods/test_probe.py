@@ -10,6 +10,7 @@ from fgjax import main, methods
 from fgjax.config import check, override
 from fgjax.data.images import Encoded
 from fgjax.errors import UserError
+from fgjax.evaluation import unknown
 from fgjax.methods import probe
 from fgjax.methods.probe import heads
 from fgjax.training.run import Run
@@ -115,7 +116,8 @@ def test_the_nearest_images_vote_by_their_similarity(run):
         near = np.argsort(-cos)[:7]
         weights = np.exp(cos[near] / 0.07)
         shares = [weights[labels[near] == k].sum() / weights.sum() for k in range(4)]
-        np.testing.assert_allclose(np.exp(row[2:6]), np.maximum(shares, 0.01), rtol=2e-3)
+        wanted = np.log(np.maximum(shares, 0.01)) + np.log(weights.sum())
+        np.testing.assert_allclose(row[2:6], wanted, atol=2e-3)
     assert (logits[:, [0, 1, 6, 23]] == heads.NEVER).all()  # no image of theirs is remembered
     assert found.chosen == 7
 
@@ -150,6 +152,34 @@ def test_the_cosine_head_knows_the_means_of_the_classes(run):
     assert np.mean(outside.argmax(axis=1) == names) < 0.6
 
 
+@pytest.mark.parametrize("head", heads.HEADS)
+def test_a_stranger_is_less_sure_than_an_acquaintance(run, head):
+    features, labels = clusters(each=(12,), spread=0.5)
+    settings = probe.Config(head=head)
+    found = fit(settings, features, labels, run)
+    scores = heads.strangers(
+        head, features, labels, classes=run.dataset.num_classes, chosen=found.chosen,
+        iterations=settings.iterations, seed=0,
+    )  # fmt: skip
+    assert scores is not None and scores.shape == (48,)
+    own = heads.logits_of(found.arrays, features, run.dataset.num_classes).max(axis=1)
+    assert unknown.auroc(own, scores) > 0.9
+    # By a head that knows the other three classes alone: four are left out one at a time.
+    if head == "cosine":
+        means = np.stack([features[labels == k].mean(axis=0) for k in range(4)])
+        means /= np.linalg.norm(means, axis=1, keepdims=True)
+        cosines = features @ means.T
+        cosines[np.arange(48), labels] = -1
+        np.testing.assert_allclose(scores, 100 * cosines.max(axis=1), rtol=1e-4)
+
+
+def test_two_classes_are_too_few_to_leave_one_out(run):
+    features, labels = clusters()
+    some = labels < 2
+    options = {"classes": 24, "chosen": 1.0, "iterations": 10, "seed": 0}
+    assert heads.strangers("linear", features[some], labels[some], **options) is None
+
+
 @pytest.mark.usefixtures("relaxed")
 @pytest.mark.parametrize("head", ["cosine", "knn"])
 def test_other_heads_take_the_same_features(finished_probe, head, tmp_path):
@@ -173,6 +203,7 @@ def test_a_run_measures_what_the_predictor_says_of_new_images(finished_probe):
     assert results["protocol"]["backbone_trained"] is False
     assert results["protocol"]["strength_chosen_by"].startswith("2-fold cross-validation")
     assert results["protocol"]["probabilities"].endswith("from the folds of the cross-validation")
+    assert "fitted without" in results["protocol"]["unknown"]
     opened = main.open_run(finished_probe)
     stored = np.load(finished_probe / "head" / "predictions.npz")
     assert results["metrics"]["top1"] == np.mean(stored["logits"].argmax(1) == stored["labels"])
@@ -181,6 +212,12 @@ def test_a_run_measures_what_the_predictor_says_of_new_images(finished_probe):
     logits = stored["logits"][:6].astype(np.float64) / results["metrics"]["temperature"]
     likely = scipy.special.softmax(logits, axis=1)
     np.testing.assert_allclose([one.probabilities for one in found], likely, rtol=2e-3, atol=1e-5)
+    strangers = np.load(finished_probe / "head" / "unknown.npz")["scores"]
+    rates = [np.mean(strangers >= row.max() - 1e-3) for row in stored["logits"][:6]]
+    np.testing.assert_allclose([one.false_accepts for one in found], rates, atol=0.02)
+    assert [one.known(1.0) for one in found] == [True] * 6
+    assert [one.known(-1e-9) for one in found] == [False] * 6
+    assert 0 <= results["metrics"]["unknown_auroc"] <= 1
 
 
 @pytest.mark.usefixtures("relaxed")

@@ -35,7 +35,7 @@ class Known:
     title, batch_size = "known", 4
     about: ClassVar = {
         "name": "known", "method": "none", "dataset": "none", "classes": ["<b>ant</b>"],
-        "top1": 0.5, "recall_at_1": None, "calibrated": False, "index": 0,
+        "top1": 0.5, "recall_at_1": None, "calibrated": False, "unknown_accepted": None, "index": 0,
     }  # fmt: skip
 
     def __init__(self):

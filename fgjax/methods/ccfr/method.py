@@ -24,6 +24,7 @@ from fgjax.methods.ccfr.hierarchy import super_class_count
 from fgjax.methods.ccfr.region_features import RerankingPredictor, all_outputs, unit_features
 from fgjax.methods.ccfr.regions import enhance, load_network, nts_of, regions_of, train_navigator
 from fgjax.methods.ccfr.reranking import rerank_stage
+from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import train_classifier
 from fgjax.methods.shared.predictor import Embedder, network_of
 from fgjax.training.run import Run, Stage
@@ -44,6 +45,7 @@ def run(run: Run) -> dict[str, Any]:
         },
         "protocol": {
             "boxes_used": False,
+            **calibration.described(stages["rerank"].metrics),
             "database": f"all {len(run.dataset.train)} training images",
             "thresholds_from": {
                 "held_out": "a search on the held-out training images",
@@ -115,7 +117,8 @@ def load_final(run: Run) -> tuple[nnx.Module, Stage]:
 def load_predictor(run: Run) -> RerankingPredictor:
     """Classes and regions of images from anywhere."""
     model, stage = load_final(run)
-    measured = run.stages["rerank"].metrics
+    ranking = run.stages["rerank"]
+    measured = ranking.metrics
     chosen = {name: measured[name] for name in Thresholds._fields}
     return RerankingPredictor.of(
         run,
@@ -123,6 +126,7 @@ def load_predictor(run: Run) -> RerankingPredictor:
         database=stage.load_arrays("features")["train"],
         labels=run.dataset.train.labels,
         settings={**chosen, **run.config.method.rerank.weights},
+        **calibration.of(ranking),
     )
 
 

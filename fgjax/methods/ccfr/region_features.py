@@ -56,12 +56,14 @@ class RerankingPredictor(BatchedPredictor):
       database: x of the training images [N, D].
       labels: their classes [N].
       settings: thresholds and weights of `rescore`.
+      temperature: of the probabilities that are said; thresholds look at those without it.
     """
 
     network: Program
     database: np.ndarray
     labels: np.ndarray
     settings: dict[str, Any]
+    temperature: float = 1.0
 
     def _predict(self, images: Images) -> list[Prediction]:
         outputs = self.network(self._whole(images))
@@ -70,7 +72,10 @@ class RerankingPredictor(BatchedPredictor):
         neighbours = find_neighbours(outputs["features"], self.database, self.labels, count=count)
         scores = rescore(probabilities, neighbours, **self.settings)
         found = outputs.get("boxes", np.zeros((len(images), 0, 4), np.float32))
+        said = classification.softmax(outputs["logits"] / np.float32(self.temperature))
         return [
-            Prediction(row, boxlib.WHOLE.copy(), boxes)
-            for row, boxes in zip(reordered(probabilities, scores), found)
+            Prediction(row, boxlib.WHOLE.copy(), boxes, float(score))
+            for row, boxes, score in zip(
+                reordered(said, scores), found, outputs["logits"].max(axis=1)
+            )
         ]

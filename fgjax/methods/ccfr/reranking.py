@@ -11,6 +11,7 @@ from fgjax.evaluation import retrieval_metrics
 from fgjax.evaluation.classification import classification_metrics, softmax
 from fgjax.evaluation.rerank import Neighbours, Thresholds, find_neighbours, rescore
 from fgjax.evaluation.rerank import search_thresholds as search
+from fgjax.methods.shared import calibration
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,15 @@ def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
         **chosen._asdict(),
     }
     del metrics["cross_entropy"]  # scores are no probabilities
+
+    def said(temperature: float) -> np.ndarray:
+        return reordered(softmax(stored["test_logits"] / np.float32(temperature)), scores)
+
+    held = stored["train_logits"][run.held_out_indices]
+    metrics |= calibration.calibrate(run, stage, held, stored["test_logits"], probabilities=said)
     stage.save_arrays(
         "predictions", logits=scores, labels=labels, probabilities=probabilities,
+        calibrated=said(metrics.get("temperature", 1.0)),
         **{f"neighbour_{name}": value for name, value in neighbours._asdict().items()},
     )  # fmt: skip
     stage.finish(metrics)

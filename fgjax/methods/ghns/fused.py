@@ -114,7 +114,7 @@ def fuse_scores(
         held = together(scores["held_out"], weights)
         metrics["held_out_top1"] = float(np.mean(held.argmax(axis=1) == labels["held_out"]))
         log_held = np.log(np.maximum(held, 1e-12))
-        metrics |= calibration.calibrate(run, log_held, log_fused)
+        metrics |= calibration.calibrate(run, stage, log_held, log_fused)
     stage.finish({**classification.classification_metrics(log_fused, labels["test"]), **metrics})
     return stage
 
@@ -147,11 +147,13 @@ class Fusion:
             temperatures=stored.get("temperatures", ones),
         )
 
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
+    def __call__(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities, and the logarithm of each largest one before the temperature [B]."""
         fused = (fusion.pool if self.stacked else fusion.fuse)(scores, self.weights)
-        if self.temperature == 1:
-            return fused
-        return classification.softmax(np.log(np.maximum(fused, 1e-12)) / self.temperature)
+        logarithms = np.log(np.maximum(fused, 1e-12))
+        if self.temperature != 1:
+            fused = classification.softmax(logarithms / self.temperature)
+        return fused, logarithms.max(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,12 +190,12 @@ class FusedPredictor(BatchedPredictor):
             for image, part_boxes in zip(*cut)
         ])  # fmt: skip
         scores = [
-            probabilities_of(network, pixels, temperature=temperature)
+            probabilities_of(network, pixels, temperature=temperature)[0]
             for network, pixels, temperature in zip(
                 (self.original, self.object_, self.parts),
                 (whole, crops, part_images),
                 self.fusion.temperatures,
             )
         ]
-        probabilities = self.fusion(np.stack(scores))
-        return [Prediction(*fields) for fields in zip(probabilities, found, placed)]
+        probabilities, sure = self.fusion(np.stack(scores))
+        return [Prediction(*fields) for fields in zip(probabilities, found, placed, sure.tolist())]

@@ -49,7 +49,7 @@ def run(run: Run) -> dict[str, Any]:
             "test": "A SEARCH ON THE TEST SPLIT: the fused accuracies are test-tuned",
         }[config.fusion],
         "test_split_used_for_selection": config.fusion == "test",
-        "probabilities": calibration.described(stages["fusion"].metrics),
+        **calibration.described(stages["fusion"].metrics),
     }
     made = stages["hard_negatives"].metrics
     made.pop("seconds_per_kept_sample")  # results.json is the same whenever the numbers are
@@ -160,7 +160,8 @@ def load_predictor(run: Run) -> FusedPredictor:
     model = build_parts_classifier(run, config, stages["part_networks"])
     stages["parts_classifier"].restore_model(model)
     model.eval()
-    size = config.part_image_size
+    size, trust = config.part_image_size, calibration.of(stages["fusion"])
+    del trust["temperature"]  # the fusion has it
     return FusedPredictor.of(
         run,
         localizer=Localizer.of(run, config, stages["classifier"], stages["parts"]),
@@ -169,5 +170,6 @@ def load_predictor(run: Run) -> FusedPredictor:
         parts=Network(model, parts_logits, (config.grouping.num_parts, size, size, 3)),
         part_image_size=size,
         original_pixels=config.original_pixels,
+        **trust,
         fusion=Fusion.of(stages["fusion"], config.fusion),
     )

@@ -122,7 +122,7 @@ def run(run: Run) -> dict[str, Any]:
             "batch_size": batch_size(run, config),
             "similarity": "none: classification" if config.recognition else config.ranking,
             "selected_on": "nothing: the last epoch is reported",
-            **({"probabilities": calibration.described(metrics)} if config.recognition else {}),
+            **(calibration.described(metrics) if config.recognition else {}),
         },
     }
 
@@ -288,7 +288,7 @@ def train_embedding(
         held = run.held_out_indices
         if len(held):
             found = run.outputs(model, train, held, batch_size=size)["logits"]
-            metrics |= calibration.calibrate(run, found, outputs)
+            metrics |= calibration.calibrate(run, stage, found, outputs)
     else:
         found = embeddings_of(run, model, embed, test, rows, batch_size=size)
         stage.save_arrays("after", embeddings=found, labels=labels, **_centers(model))
@@ -387,10 +387,8 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
     network = network_of(run, load_network(run))
-    measured = run.stages["embedding"].metrics
-    return WholeImagePredictor.of(
-        run, network=network, temperature=measured.get("temperature", 1.0)
-    )
+    trust = calibration.of(run.stages["embedding"])
+    return WholeImagePredictor.of(run, network=network, **trust)
 
 
 def load_embedder(run: Run) -> Embedder:

@@ -117,7 +117,7 @@ def run(run: Run) -> dict[str, Any]:
             "boxes_used": config.objects == "annotated",
             "parts_used": config.mixing == "parts" and config.parts == "annotated",
             "selected_on": "nothing: the last epoch is reported",
-            "probabilities": calibration.described(margin.metrics),
+            **calibration.described(margin.metrics),
         },
     }
 
@@ -312,7 +312,7 @@ def train_margin(
         held = run.outputs(model, train, run.held_out_indices, batch_size=size)["logits"]
         held_labels = run.dataset.train.labels[run.held_out_indices]
         metrics["held_out_top1"] = classification.classification_metrics(held, held_labels)["top1"]
-        metrics |= calibration.calibrate(run, held, logits)
+        metrics |= calibration.calibrate(run, stage, held, logits)
     steps = max(len(run.train_indices) // training.batch_size, 1) * training.epochs
     metrics["images_forwarded"] = steps * training.batch_size * images
     stage.finish(metrics)
@@ -349,5 +349,5 @@ def load_predictor(run: Run) -> Predictor:
         run,
         localizer=Localizer.of(run, config, classifier, parts),
         network=network_of(run, run.load_model(margin)),
-        temperature=margin.metrics.get("temperature", 1.0),
+        **calibration.of(margin),
     )

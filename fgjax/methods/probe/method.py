@@ -84,7 +84,11 @@ def run(run: Run) -> dict[str, Any]:
     protocol |= {
         "head": config.head,
         **({f"{free}_chosen_by": chosen} if free else {}),
-        "probabilities": calibration.described(head.metrics, "the folds of the cross-validation"),
+        **calibration.described(
+            head.metrics,
+            "the folds of the cross-validation",
+            "training images of classes that a head was fitted without, a fifth of them at a time",
+        ),
     }
     return {"metrics": head.metrics, "protocol": protocol}
 
@@ -183,11 +187,21 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
         held = run.held_out_indices
         found = classification.classification_metrics(logits["train"][held], train.labels[held])
         metrics["held_out_top1"] = found["top1"]
-    own = train.labels[rows[: len(outside)]]
+    own = train.labels[rows]
+    own = own[: len(outside)]
     known = (
         outside[np.arange(len(outside)), own] > heads.NEVER / 2
     )  # its class was in the other folds
-    metrics |= calibration.calibrate(run, outside[known], logits["test"], labels=own[known])
+    strangers = run.compute(
+        lambda: heads.strangers(
+            config.head, table["train"][rows], own, classes=classes, chosen=chosen,
+            iterations=config.iterations, seed=run.seed("strangers"),
+        ),
+        instead=lambda: None,
+    )  # fmt: skip
+    metrics |= calibration.calibrate(
+        run, stage, outside[known], logits["test"], labels=own[known], strangers=strangers
+    )
     stage.save_arrays("head", **fitted.arrays)
     stage.save_arrays("predictions", logits=logits["test"], labels=test.labels)
     free = _FREE.get(config.head)
@@ -217,10 +231,8 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
     network = network_of(run, load_network(run))
-    measured = run.stages["head"].metrics
-    return WholeImagePredictor.of(
-        run, network=network, temperature=measured.get("temperature", 1.0)
-    )
+    trust = calibration.of(run.stages["head"])
+    return WholeImagePredictor.of(run, network=network, **trust)
 
 
 def load_embedder(run: Run) -> Embedder:

@@ -14,7 +14,7 @@ STUDIES = {
         "Heads on the same features",
         "not in a paper",
         tuple(Row(head, {"method.head": head}) for head in ("linear", "cosine", "knn")),
-        also=("calibration_error",),
+        also=("calibration_error", "unknown_auroc", "unknown_fpr95", "accepted"),
     ),
     "unseen": Study(
         "Retrieval of unseen classes",

@@ -166,6 +166,6 @@ class Predictor(BatchedPredictor):
     def _predict(self, images: Images) -> list[Prediction]:
         found = self.localizer.objects(self._whole(images))
         crops = self._crops(images, found)
-        probabilities = probabilities_of(self.network, crops, temperature=self.temperature)
+        probabilities, sure = probabilities_of(self.network, crops, temperature=self.temperature)
         parts = boxes.from_window(self.localizer.parts(crops, found), found[:, None])
-        return [Prediction(*fields) for fields in zip(probabilities, found, parts)]
+        return [Prediction(*fields) for fields in zip(probabilities, found, parts, sure.tolist())]

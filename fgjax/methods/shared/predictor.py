@@ -15,6 +15,7 @@ from flax import nnx
 from fgjax.data.images import Encoded
 from fgjax.data.loading import crop
 from fgjax.evaluation import classification
+from fgjax.evaluation.unknown import FALSE_ACCEPTS, false_accepts
 from fgjax.localization import boxes
 from fgjax.training import sharding
 from fgjax.training.forward import OutputsOf
@@ -88,11 +89,23 @@ class Prediction:
       probabilities: [K].
       box: the object [4], in the image's coordinates.
       parts: part boxes [P, 4], likewise; P may be 0.
+      score: how sure the classifier is that it is of any class; larger is surer.
+      false_accepts: share of unknown things that are at least as sure, so that would be let in if
+        this image is: large where it is none of the classes. None where nobody knows.
     """
 
     probabilities: np.ndarray
     box: np.ndarray
     parts: np.ndarray
+    score: float = np.nan
+    false_accepts: float | None = None
+
+    def known(self, rate: float = FALSE_ACCEPTS) -> bool | None:
+        """Whether it is one of the classes, if that share of unknown things may be let in.
+
+        None where nobody knows.
+        """
+        return None if self.false_accepts is None else self.false_accepts <= rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +115,14 @@ class BatchedPredictor:
     Attributes:
       class_names: of the probabilities.
       image_size: S, in pixels.
+      unknown: sorted scores of things of no class [M]; M may be 0.
     """
 
     class_names: tuple[str, ...]
     image_size: int
+    unknown: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.float32), kw_only=True
+    )
 
     @classmethod
     def of(cls, run: Run, **fields: Any) -> Self:
@@ -122,7 +139,13 @@ class BatchedPredictor:
             chunk = list(images[start : start + size])
             padded = chunk + [chunk[-1]] * (size - len(chunk))
             results += self._predict(padded)[: len(chunk)]
-        return results
+        if not len(self.unknown):
+            return results
+        rates = false_accepts(np.array([one.score for one in results]), self.unknown)
+        return [
+            dataclasses.replace(one, false_accepts=float(rate))
+            for one, rate in zip(results, rates, strict=True)
+        ]
 
     def _predict(self, images: Images) -> list[Prediction]:
         raise NotImplementedError(type(self))
@@ -138,9 +161,10 @@ class BatchedPredictor:
 
 def probabilities_of(
     network: Program, pixels: np.ndarray, *, temperature: float = 1.0
-) -> np.ndarray:
-    """Softmax of a network's logits [B, K], divided by a temperature."""
-    return classification.softmax(network(pixels)["logits"] / np.float32(temperature))
+) -> tuple[np.ndarray, np.ndarray]:
+    """Softmax of a network's logits [B, K], divided by a temperature; each largest logit [B]."""
+    logits = np.asarray(network(pixels)["logits"])
+    return classification.softmax(logits / np.float32(temperature)), logits.max(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +176,9 @@ class WholeImagePredictor(BatchedPredictor):
 
     def _predict(self, images: Images) -> list[Prediction]:
         whole = self._whole(images)
-        found = probabilities_of(self.network, whole, temperature=self.temperature)
+        found, sure = probabilities_of(self.network, whole, temperature=self.temperature)
         nothing = np.zeros((0, 4), np.float32)
-        return [Prediction(row, boxes.WHOLE.copy(), nothing) for row in found]
+        return [
+            Prediction(row, boxes.WHOLE.copy(), nothing, float(score))
+            for row, score in zip(found, sure)
+        ]
