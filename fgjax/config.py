@@ -49,6 +49,8 @@ class Data:
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
     # Share of the training split that serves every selection: images, with zero_shot classes.
     held_out: float = within(0.1, 0, 1, below=True)
+    # Training images of each class that are used, drawn by `seed`; 0: all of them.
+    shots: int = within(0, 0, 1_000_000, before=0)
     workers: int = within(
         4, 0, 256
     )  # processes that decode and mix; 0 uses threads of the main one
@@ -219,6 +221,8 @@ def check(config: Config, devices: int) -> None:
     known = getattr(config.method, "searches_unseen_classes", False)
     wanted = "False: this method classifies, and would not know the classes of the other half"
     _require(known or not data.zero_shot, "data.zero_shot", True, wanted)
+    few = getattr(config.method, "learns_from_few", False)
+    _require(few or not data.shots, "data.shots", data.shots, "0: this method uses all images")
     config.method.validate()
 
 

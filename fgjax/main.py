@@ -199,6 +199,7 @@ def protocol(config: Config, dataset: Dataset, context: Run) -> dict[str, Any]:
         "train_images": len(dataset.train),
         "test_images": len(dataset.test),
         "skipped_images": len(dataset.skipped),
+        **({"images_per_class": config.data.shots} if config.data.shots else {}),
         "held_out_images": len(context.held_out_indices),
         "held_out_share": config.data.held_out,
         "image_size": config.data.image_size,

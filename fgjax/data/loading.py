@@ -367,3 +367,14 @@ def split_held_out_classes(
     held = classes[: min(round(share * len(classes)), len(classes) - 1)] if len(classes) else []
     held_out = np.isin(labels, held)
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def few_of_each_class(labels: np.ndarray, shots: int, *, seed: int) -> np.ndarray:
+    """Rows of `shots` images of each class, sorted; of a class that has fewer, all.
+
+    Those of fewer shots are among those of more.
+    """
+    rng, kept = generator(seed, 0xFE3), []
+    for label in np.unique(labels):
+        kept.append(rng.permutation(np.flatnonzero(labels == label))[:shots])
+    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)

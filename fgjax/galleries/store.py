@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import filelock
@@ -78,6 +78,14 @@ class Snapshot:
                     held, size = [], 0
         if held:
             yield np.concatenate(held)
+
+    def vectors_of(self, digests: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """(digest, embedding) of those images that are in it."""
+        places = iter(self.entries)
+        for segment in self._vectors:
+            for vector, entry in zip(segment, places, strict=False):
+                if entry.digest in digests:
+                    yield entry.digest, vector
 
     def search(
         self, queries: np.ndarray, count: int, *, own: np.ndarray | None = None

@@ -16,7 +16,13 @@ from flax import nnx
 from fgjax import models
 from fgjax.config import Config, Training, before, flatten
 from fgjax.data.datasets import Dataset
-from fgjax.data.loading import ImageReader, Transform, split_held_out, split_held_out_classes
+from fgjax.data.loading import (
+    ImageReader,
+    Transform,
+    few_of_each_class,
+    split_held_out,
+    split_held_out_classes,
+)
 from fgjax.errors import UserError
 from fgjax.training import forward, freezing, optimizer
 from fgjax.training.fit import Batches, dtype_of, epoch_batches, fit
@@ -53,6 +59,10 @@ class Run:
         self.train_indices, self.held_out_indices = split(
             labels, data.held_out, seed=self.config.seed
         )
+        if data.shots:
+            own = labels[self.train_indices]
+            kept = few_of_each_class(own, data.shots, seed=self.config.seed)
+            self.train_indices = self.train_indices[kept]
         self.stages: dict[str, Stage] = {}
 
     def key(self, *path: str) -> jax.Array:
@@ -116,6 +126,7 @@ class Run:
             "dataset": self.dataset.name,
             "dataset_fingerprint": self.dataset.fingerprint,
             "held_out": config.data.held_out,
+            "shots": config.data.shots,
             "image_size": config.data.image_size,
             **flatten(config.data.augmentation, "augmentation."),
             **extra,

@@ -23,9 +23,10 @@ from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
 from fgjax.methods.probe import heads
+from fgjax.methods.probe.features import unit_features
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import whole_images
-from fgjax.methods.shared.embedding import Embed, embeddings_of
+from fgjax.methods.shared.embedding import Embed
 from fgjax.methods.shared.predictor import Embedder, WholeImagePredictor, network_of
 from fgjax.models import layers
 from fgjax.training.run import Run, Stage
@@ -49,6 +50,11 @@ class Config:
     @property
     def searches_unseen_classes(self) -> bool:
         """Whether training and test may have different classes."""
+        return True
+
+    @property
+    def learns_from_few(self) -> bool:
+        """Whether `data.shots` may leave out training images."""
         return True
 
     @property
@@ -103,8 +109,7 @@ def extract(run: Run, config: Config) -> Stage:
     readers = {"test": test} if unseen else {"train": train, "test": test}
     found = {}
     for name, reader in readers.items():
-        rows = np.arange(len(reader.split))
-        found[name] = embeddings_of(run, model, Embed(), reader, rows, batch_size=config.batch_size)
+        found[name] = unit_features(run, model, reader, batch_size=config.batch_size)
     stage.save_arrays("features", **found)
     metrics = {}
     if unseen:
@@ -187,15 +192,14 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
         held = run.held_out_indices
         found = classification.classification_metrics(logits["train"][held], train.labels[held])
         metrics["held_out_top1"] = found["top1"]
-    own = train.labels[rows]
-    own = own[: len(outside)]
+    own = train.labels[rows][: len(outside)]
     known = (
         outside[np.arange(len(outside)), own] > heads.NEVER / 2
     )  # its class was in the other folds
     strangers = run.compute(
         lambda: heads.strangers(
-            config.head, table["train"][rows], own, classes=classes, chosen=chosen,
-            iterations=config.iterations, seed=run.seed("strangers"),
+            config.head, table["train"][rows], train.labels[rows], classes=classes,
+            chosen=chosen, iterations=config.iterations, seed=run.seed("strangers"),
         ),
         instead=lambda: None,
     )  # fmt: skip

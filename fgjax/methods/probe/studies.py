@@ -16,6 +16,16 @@ STUDIES = {
         tuple(Row(head, {"method.head": head}) for head in ("linear", "cosine", "knn")),
         also=("calibration_error", "unknown_auroc", "unknown_fpr95", "accepted"),
     ),
+    "few_shot": Study(
+        "Images of each class",
+        "not in a paper",
+        tuple(
+            Row(f"{head}, {shots}", {"method.head": head, "data.shots": shots})
+            for head in ("linear", "cosine", "knn")
+            for shots in (1, 2, 5, 10, 20)
+        ),
+        also=("mean_class_accuracy",),
+    ),
     "unseen": Study(
         "Retrieval of unseen classes",
         "frozen features; the half of the classes that HDCL searches",
