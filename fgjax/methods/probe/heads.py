@@ -1,8 +1,10 @@
-"""What stands on the features: three heads, and how their one free number is chosen.
+"""What stands on the features, and how its one free number is chosen.
 
 linear   multinomial logistic regression; how strongly it is regularised
 cosine   the cosine to each class's mean; nothing is free
 knn      a vote of the nearest training images; how many of them
+
+`attention` looks at the map instead, and begins as `linear` (`probe.attention`).
 """
 
 import warnings
@@ -15,7 +17,7 @@ import numpy as np
 
 from fgjax.evaluation import nearest
 
-HEADS = ("linear", "cosine", "knn")
+HEADS = ("linear", "cosine", "knn", "attention")
 NEVER = -1e4  # the logit of a class without an image, which is never the answer
 _SCALE = 100.0  # of cosines, so that a temperature near 1 fits
 _SHARPNESS = 0.07  # of the votes, by similarity (DINO's)
@@ -58,27 +60,50 @@ def fit(
     Among equals the first wins. There are no more folds than the largest class has images; where
     it has one, a candidate in the middle is taken.
     """
-    from sklearn.model_selection import StratifiedKFold
-
-    count = min(folds, int(np.bincount(labels).max()))
-    accuracies = np.zeros((max(count, 1), len(candidates)))
+    divided = divide(labels, folds, seed)
+    accuracies = np.zeros((max(len(divided), 1), len(candidates)))
     outside = np.full((len(candidates), len(labels), classes), NEVER, np.float32)
     with warnings.catch_warnings():
         # Small classes: a fold then lacks them. Few iterations: what is reached is what is meant.
         warnings.simplefilter("ignore")
-        divided = ()
-        if count > 1:
-            splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
-            divided = splitter.split(features, labels)
         for fold, (own, judged) in enumerate(divided):
             found = _heads(head, features[own], labels[own], classes, candidates, iterations)
             for position, arrays in enumerate(found):
                 logits = outside[position, judged] = logits_of(arrays, features[judged], classes)
                 accuracies[fold, position] = np.mean(logits.argmax(axis=1) == labels[judged])
-        best = int(np.argmax(accuracies.mean(axis=0))) if count > 1 else len(candidates) // 2
-        chosen = candidates[best]
+    best = int(np.argmax(accuracies.mean(axis=0))) if divided else len(candidates) // 2
+    chosen = candidates[best]
+    arrays = fit_one(head, features, labels, classes=classes, chosen=chosen, iterations=iterations)
+    return Fitted(float(chosen), arrays, outside[best][: len(labels) * bool(divided)])
+
+
+def divide(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(rows that fit, rows that are judged) of each fold; none where no class has two images."""
+    from sklearn.model_selection import StratifiedKFold
+
+    count = min(folds, int(np.bincount(labels).max()))
+    if count < 2:
+        return []
+    splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small classes: a fold then lacks them
+        return list(splitter.split(labels, labels))
+
+
+def fit_one(
+    head: str,
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    chosen: float,
+    iterations: int,
+) -> Arrays:
+    """A head with a given free number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         (arrays,) = _heads(head, features, labels, classes, (chosen,), iterations)
-    return Fitted(float(chosen), arrays, outside[best][: len(labels) * (count > 1)])
+    return arrays
 
 
 def strangers(
@@ -102,10 +127,10 @@ def strangers(
     scores = np.zeros(len(labels), np.float32)
     for unseen in np.array_split(present, min(_CLASS_FOLDS, len(present))):
         judged = np.isin(labels, unseen)
-        fitted = features[~judged], labels[~judged]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            (arrays,) = _heads(head, *fitted, classes, (chosen,), iterations)
+        arrays = fit_one(
+            head, features[~judged], labels[~judged], classes=classes, chosen=chosen,
+            iterations=iterations,
+        )  # fmt: skip
         scores[judged] = logits_of(arrays, features[judged], classes).max(axis=1)
     return scores
 

@@ -2,7 +2,8 @@
 
   features   f / ‖f‖ of whole images, as the weights give them, once for every image
   head       on them, and nothing else is fitted: `linear` (logistic regression), `cosine` (the
-             classes' means) or `knn` (the nearest training images vote); what is free in it,
+             classes' means), `knn` (the nearest training images vote) or `attention` (learned
+             queries choose the places of the map that count); what is free in it,
              cross-validation on the training images chooses
 
 Every method that trains the backbone has to beat this one.
@@ -22,7 +23,8 @@ from fgjax.config import added, one_of, require
 from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
-from fgjax.methods.probe import heads
+from fgjax.methods.probe import attention, heads
+from fgjax.methods.probe.attention import Attention, AttentionHead
 from fgjax.methods.probe.features import unit_features
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import whole_images
@@ -33,19 +35,21 @@ from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
-_FREE = {"linear": "strength", "knn": "neighbours"}  # a head's free number
+# A head's free number.
+_FREE = {"linear": "strength", "knn": "neighbours", "attention": "strength"}
 
 
 @dataclasses.dataclass
 class Config:
     """Hyper-parameters."""
 
-    head: str = added("linear", before="linear")  # | cosine | knn
+    head: str = added("linear", before="linear")  # | cosine | knn | attention
     neighbours: tuple[int, ...] = added((1, 5, 10, 20), before=(1, 5, 10, 20))  # of knn
     batch_size: int = 64  # of the forward passes, over all devices
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)  # C: the larger, the less regularised
     folds: int = 3  # of the cross-validation that chooses among them
     iterations: int = 200  # of L-BFGS at most
+    attention: Attention = dataclasses.field(default_factory=Attention)
 
     @property
     def searches_unseen_classes(self) -> bool:
@@ -61,7 +65,12 @@ class Config:
     def candidates(self) -> tuple[float, ...]:
         """The values of the head's free number among which cross-validation chooses."""
         of = {"linear": sorted(self.strengths), "knn": sorted(self.neighbours), "cosine": (0,)}
-        return tuple(of[self.head])
+        return tuple(of[self.fitted_head])
+
+    @property
+    def fitted_head(self) -> str:
+        """What is fitted to the features; attention begins as the linear head."""
+        return "linear" if self.head == "attention" else self.head
 
     def validate(self) -> None:
         """Refuse what cannot work."""
@@ -91,12 +100,16 @@ def run(run: Run) -> dict[str, Any]:
         "head": config.head,
         **({f"{free}_chosen_by": chosen} if free else {}),
         **calibration.described(
-            head.metrics,
-            "the folds of the cross-validation",
-            "training images of classes that a head was fitted without, a fifth of them at a time",
+            head.metrics, "the folds of the cross-validation", _strangers_of(config.head)
         ),
     }
     return {"metrics": head.metrics, "protocol": protocol}
+
+
+def _strangers_of(head: str) -> str:
+    if head == "attention":
+        return "training images of the folds without their own class, which the head has seen"
+    return "training images of classes that a head was fitted without, a fifth of them at a time"
 
 
 def extract(run: Run, config: Config) -> Stage:
@@ -121,7 +134,7 @@ def extract(run: Run, config: Config) -> Stage:
 
 
 class ProbeNetwork(nnx.Module):
-    """A backbone with a head on f / ‖f‖."""
+    """A backbone with a head on f / ‖f‖, or on its last map."""
 
     def __init__(self, backbone: models.Backbone, head: nnx.Module):
         self.backbone, self.head = backbone, head
@@ -129,6 +142,9 @@ class ProbeNetwork(nnx.Module):
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         """The backbone's outputs, with the head's logits."""
         outputs = self.backbone(images, key=key)
+        if isinstance(self.head, AttentionHead):
+            logits, shares = self.head(models.last_map(outputs))
+            return {**outputs, "logits": logits, "attention": shares}
         return {**outputs, "logits": self.head(normalize(outputs["pooled"]))}
 
 
@@ -151,6 +167,8 @@ class Neighbours(nnx.Module):
 def build(run: Run, arrays: heads.Arrays) -> ProbeNetwork:
     """The network with a fitted head."""
     backbone = run.build_model()
+    if "queries" in arrays:
+        return ProbeNetwork(backbone, attention.of_arrays(arrays))
     if "memory" in arrays:
         return ProbeNetwork(backbone, Neighbours(arrays, backbone.num_classes))
     head = layers.Linear(backbone.features, backbone.num_classes, rngs=nnx.Rngs(0))
@@ -161,8 +179,11 @@ def build(run: Run, arrays: heads.Arrays) -> ProbeNetwork:
 def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     """Stage `head`: the classifier, measured once on test."""
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    del settings["batch_size"]
-    stage = run.stage("head", after=(features,), revision=2, **settings)
+    del settings["batch_size"], settings["attention"]
+    looks = config.head == "attention"
+    maps = [attention.keep_maps(run, config.batch_size)] if looks else []
+    trained = [config.attention] if looks else []
+    stage = run.stage("head", *trained, after=(features, *maps), revision=2, **settings)
     if stage.done:
         return stage
     table, train, test = features.load_arrays("features"), run.dataset.train, run.dataset.test
@@ -170,7 +191,7 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     width = table["train"].shape[1]
     fitted = run.compute(
         lambda: heads.fit(
-            config.head,
+            config.fitted_head,
             table["train"][rows],
             train.labels[rows],
             classes=classes,
@@ -181,12 +202,18 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
         ),
         instead=lambda: heads.Fitted(
             config.candidates[0],
-            heads.empty(config.head, width, classes),
+            heads.empty(config.fitted_head, width, classes),
             np.zeros((len(rows), classes), np.float32),
         ),
     )
+    if looks:
+        fitted, logits = attention.fit(
+            run, stage, config.attention, maps[0].load_arrays("maps"), table["train"], fitted,
+            folds=config.folds, iterations=config.iterations,
+        )  # fmt: skip
+    else:
+        logits = {name: heads.logits_of(fitted.arrays, x, classes) for name, x in table.items()}
     chosen, outside = fitted.chosen, fitted.outside
-    logits = {name: heads.logits_of(fitted.arrays, x, classes) for name, x in table.items()}
     metrics = classification.classification_metrics(logits["test"], test.labels)
     if len(run.held_out_indices):
         held = run.held_out_indices
@@ -202,7 +229,7 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
             chosen=chosen, iterations=config.iterations, seed=run.seed("strangers"),
         ),
         instead=lambda: None,
-    )  # fmt: skip
+    ) if not looks else None  # fmt: skip
     metrics |= calibration.calibrate(
         run, stage, outside[known], logits["test"], labels=own[known], strangers=strangers
     )

@@ -1,6 +1,7 @@
 """What frozen features reach, by the size of the images."""
 
 from fgjax.config import Row, Study
+from fgjax.methods.probe.heads import HEADS
 
 STUDIES = {
     "run": Study("The run itself", "the probe as the config has it", (Row("probe", {}),)),
@@ -13,7 +14,7 @@ STUDIES = {
     "heads": Study(
         "Heads on the same features",
         "not in a paper",
-        tuple(Row(head, {"method.head": head}) for head in ("linear", "cosine", "knn")),
+        tuple(Row(head, {"method.head": head}) for head in HEADS),
         also=("calibration_error", "unknown_auroc", "unknown_fpr95", "accepted"),
     ),
     "few_shot": Study(
