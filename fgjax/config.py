@@ -40,6 +40,7 @@ class Data:
     data_dir: str = ""  # prepared files; default $FGJAX_DATA or ~/.cache/fgjax/data
     manual_dir: str = ""  # official archives; default data_dir/manual
     path: str = ""  # the folder of images, with dataset=folder
+    annotations: str = added("", before="")  # its parts and boxes: a COCO file, or CUB's folder
     # Of each class, where that folder has no train and test sub-folders.
     test_share: float = within(0.2, 0, 1, above=True, below=True)
     # Decides which images those are; apart from `seed`, so that runs compare.
@@ -221,6 +222,9 @@ def check(config: Config, devices: int) -> None:
     known = getattr(config.method, "searches_unseen_classes", False)
     wanted = "False: this method classifies, and would not know the classes of the other half"
     _require(known or not data.zero_shot, "data.zero_shot", True, wanted)
+    fine = data.dataset == "folder" or not data.annotations
+    wanted = f"empty: {data.dataset} has its own; they are for dataset=folder"
+    _require(fine, "data.annotations", data.annotations, wanted)
     few = getattr(config.method, "learns_from_few", False)
     _require(few or not data.shots, "data.shots", data.shots, "0: this method uses all images")
     config.method.validate()

@@ -136,6 +136,9 @@ def run(
         "data_dir": config.data.data_dir,
         "manual_dir": config.data.manual_dir,
         "path": str(pathlib.Path(config.data.path).absolute()) if config.data.path else "",
+        "annotations": str(pathlib.Path(config.data.annotations).absolute())
+        if config.data.annotations
+        else "",
         "pool": str(pool.absolute()) if pool else "",
         "reuse": str(pathlib.Path(config.reuse).absolute()) if config.reuse else "",
     }
@@ -232,6 +235,7 @@ def open_run(workdir: pathlib.Path) -> Run:
     where = json.loads((workdir / "where.json").read_text())
     config.data.data_dir, config.data.manual_dir = where["data_dir"], where["manual_dir"]
     config.reuse, config.data.path = where.get("reuse", ""), where.get("path", "")
+    config.data.annotations = where.get("annotations", "")
     dataset = of_config(config.data)
     pool = pathlib.Path(where["pool"]) if where["pool"] else None
     return Run(config, dataset, workdir, pool, finished=True)

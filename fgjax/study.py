@@ -46,7 +46,7 @@ def parse_overrides(config: Config, settings: list[str]) -> dict[str, Any]:
     return parsed
 
 
-_PLACES = ("data.data_dir", "data.manual_dir", "data.path")
+_PLACES = ("data.data_dir", "data.manual_dir", "data.path", "data.annotations")
 
 
 def without_places(settings: dict[str, Any]) -> dict[str, Any]:

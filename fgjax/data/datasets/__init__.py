@@ -12,7 +12,7 @@ from fgjax.errors import UserError
 
 __all__ = ["Dataset", "Split", "builder_of", "data_root", "load_dataset", "of_config"]
 
-_HELPERS = {"archives", "assumed", "base", "folder", "splits"}
+_HELPERS = {"annotations", "archives", "assumed", "base", "folder", "splits"}
 
 
 def names() -> list[str]:
@@ -64,8 +64,9 @@ def of_config(data: Data) -> Dataset:
     if data.dataset == "folder":
         root = data_root(data.data_dir)
         dataset = folder.open_folder(
-            data.path, root, test_share=data.test_share, split_seed=data.split_seed
-        )
+            data.path, root, test_share=data.test_share, split_seed=data.split_seed,
+            annotated=data.annotations,
+        )  # fmt: skip
         return dataset.zero_shot() if data.zero_shot else dataset
     return load_dataset(
         data.dataset, data_dir=data.data_dir, manual_dir=data.manual_dir, zero_shot=data.zero_shot

@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 
 from fgjax.data.datasets import archives, base
+from fgjax.data.datasets.annotations import PART_SIZE
 
 FILES = (
     archives.Official(
@@ -24,7 +25,6 @@ REGIONS = {
     "body": ("back", "belly", "breast", "left wing", "right wing", "left leg", "right leg"),
     "tail": ("tail",),
 }
-PART_SIZE = 0.25  # of the longer side of the bird's box
 
 
 class Cub(base.FineGrainedBuilder):

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fgjax.data import images
+from fgjax.data.datasets.annotations import annotate
 from fgjax.data.datasets.splits import Dataset, Split
 from fgjax.errors import UserError
 
@@ -39,7 +40,9 @@ class Files:
         return {"image": pathlib.Path(self.paths[index]).read_bytes()}
 
 
-def open_folder(path: str, cache: pathlib.Path, *, test_share: float, split_seed: int) -> Dataset:
+def open_folder(
+    path: str, cache: pathlib.Path, *, test_share: float, split_seed: int, annotated: str = ""
+) -> Dataset:
     """The images under a folder as a dataset; labels are the sub-folders in ASCII order.
 
     Args:
@@ -47,10 +50,11 @@ def open_folder(path: str, cache: pathlib.Path, *, test_share: float, split_seed
       cache: where to remember which files are readable.
       test_share: of each class, where there are no train and test sub-folders.
       split_seed: decides which.
+      annotated: where boxes and parts are said (`datasets.annotations`); nowhere by default.
 
     Raises:
       UserError: there is no such folder, it has fewer than two classes or no images, or a class of
-        the test split has no training images.
+        the test split has no training images. Or annotations do not fit.
     """
     root = pathlib.Path(path).expanduser()
     if not path or not root.is_dir():
@@ -93,7 +97,7 @@ def open_folder(path: str, cache: pathlib.Path, *, test_share: float, split_seed
     for split in splits.values():
         digest.update("\n".join(split.filenames).encode() + split.labels.tobytes())
         digest.update(str([os.path.getsize(p) for p in cast(Files, split.source).paths]).encode())
-    return Dataset(
+    dataset = Dataset(
         name=f"folder-{_printable(root.absolute().name)}",
         class_names=tuple(map(_printable, names)),
         train=splits["train"],
@@ -101,6 +105,10 @@ def open_folder(path: str, cache: pathlib.Path, *, test_share: float, split_seed
         fingerprint=digest.hexdigest()[:16],
         skipped=tuple(_printable(str(pathlib.Path(p).relative_to(root))) for p in problems),
     )
+    if not annotated:
+        return dataset
+    there = (_printable(str(pathlib.Path(path).relative_to(root))) for path in listed)
+    return annotate(dataset, annotated, there)
 
 
 def _classes(folder: pathlib.Path) -> dict[str, list[str]]:
