@@ -6,6 +6,8 @@
     fgjax export  --workdir=RUN --out=FILE      one file of the model, for other machines
     fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
     fgjax index   add --workdir=RUN FOLDER      the images that it searches among
+    fgjax learn   --workdir=RUN FOLDER          new images and classes, without training
+    fgjax forget  --workdir=RUN CLASS           take them away again
     fgjax serve   --workdir=RUN                 a page on which photographs are dropped
     fgjax compare RUN RUN…                      finished runs side by side, image by image
     fgjax doctor  --config=cub                  what stands between this machine and a training
@@ -27,6 +29,8 @@ COMMANDS = {
     "export": "fgjax.export",
     "study": "fgjax.study",
     "index": "fgjax.index",
+    "learn": "fgjax.learn",
+    "forget": "fgjax.learn:forget_command",
     "serve": "fgjax.serve.command",
     "compare": "fgjax.compare",
     "doctor": "fgjax.doctor",
@@ -51,7 +55,8 @@ def dispatch(arguments: list[str]) -> object:
         raise UserError(
             f"fgjax has no command {word!r}; there are {', '.join(COMMANDS)}: see fgjax --help."
         )
-    return importlib.import_module(COMMANDS[word]).command(rest)
+    module, _, function = COMMANDS[word].partition(":")
+    return getattr(importlib.import_module(module), function or "command")(rest)
 
 
 def main() -> None:

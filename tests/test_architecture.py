@@ -27,7 +27,7 @@ FLOORS = (
     ("command_line", "dry_run", "opening"),
     ("tables", "train", "predict", "compare", "doctor", "export"),
     ("search", "study"),
-    ("serve", "index"),
+    ("serve", "index", "learn"),
     ("cli",),
     ("__main__",),
 )

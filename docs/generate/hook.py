@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
 import inserts  # noqa: E402
 import maths  # noqa: E402
+import measured  # noqa: E402
 import papers  # noqa: E402
 import plots  # noqa: E402
 import reference  # noqa: E402
@@ -44,6 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, address, content=text))
     for name in plots.PLOTS:
         files.append(File.generated(config, plots.address(name), content=plots.draw(name)))
+    for name in measured.CURVES:
+        files.append(File.generated(config, measured.address(name), content=measured.draw(name)))
     return files
 
 

@@ -11,6 +11,7 @@ import tokenize
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import measured
 import plots
 
 from fgjax import methods
@@ -135,6 +136,13 @@ def loss(name: str, *, up: str) -> str:
     return "\n\n".join(lines)
 
 
+def curve(name: str, *words: str, up: str) -> str:
+    """A curve of published numbers; the words say what it shows."""
+    if name not in measured.CURVES:
+        raise KeyError(name)
+    return f"![{' '.join(words)}]({up}{measured.address(name)}){{ .fgjax-plot }}"
+
+
 def example(file: str, *definitions: str, up: str) -> str:
     """A file of docs/examples as code, or some of its definitions."""
     del up
@@ -245,6 +253,6 @@ def _builders() -> Iterator[tuple[str, Any]]:
 
 _MAKERS: dict[str, Callable[..., str]] = {
     maker.__name__: maker
-    for maker in (equations, places, reported, loss, example, settings, datasets,
+    for maker in (equations, places, reported, loss, curve, example, settings, datasets,
                   official_files, benchmarks)
 }  # fmt: skip

@@ -33,10 +33,12 @@ class Entry(NamedTuple):
     Attributes:
       file: where it lay when it was added.
       digest: SHA-256 of its bytes, by which it is known.
+      label: its class, where the gallery has any.
     """
 
     file: str
     digest: str
+    label: str = ""
 
 
 class Match(NamedTuple):

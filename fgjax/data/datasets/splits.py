@@ -39,6 +39,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def digests(self) -> list[str]:
+        """SHA-256 of each image's file."""
+        read = (self.source[row]["image"] for row in range(len(self)))
+        return [hashlib.sha256(data).hexdigest() for data in read]
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

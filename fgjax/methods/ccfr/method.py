@@ -18,6 +18,7 @@ from flax import nnx
 
 from fgjax.errors import UserError
 from fgjax.evaluation.rerank import Thresholds
+from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.methods.ccfr.config import Config
 from fgjax.methods.ccfr.global_features import build_multi_level, pretrain
 from fgjax.methods.ccfr.hierarchy import super_class_count
@@ -26,6 +27,7 @@ from fgjax.methods.ccfr.regions import enhance, load_network, nts_of, regions_of
 from fgjax.methods.ccfr.reranking import rerank_stage
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import train_classifier
+from fgjax.methods.shared.memory import Memory
 from fgjax.methods.shared.predictor import Embedder, network_of
 from fgjax.training.run import Run, Stage
 
@@ -120,14 +122,21 @@ def load_predictor(run: Run) -> RerankingPredictor:
     ranking = run.stages["rerank"]
     measured = ranking.metrics
     chosen = {name: measured[name] for name in Thresholds._fields}
+    database = normalize_rows(stage.load_arrays("features")["train"])
+    database, labels, _ = load_memory(run).extended(database, run.dataset.train.labels)
     return RerankingPredictor.of(
         run,
         network=network_of(run, model, all_outputs),
-        database=stage.load_arrays("features")["train"],
-        labels=run.dataset.train.labels,
+        database=database,
+        labels=labels,
         settings={**chosen, **run.config.method.rerank.weights},
         **calibration.of(ranking),
     )
+
+
+def load_memory(run: Run) -> Memory:
+    """What the run may learn without training: further images of its classes, to re-rank by."""
+    return Memory.of(run, load_final(run)[1], new_classes=False)
 
 
 def load_embedder(run: Run) -> Embedder:

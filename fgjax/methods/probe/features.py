@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from fgjax.data.datasets import Split
 from fgjax.data.datasets.base import data_root
 from fgjax.data.loading import Reader
 from fgjax.errors import UserError
@@ -37,7 +36,7 @@ def unit_features(run: Run, model: nnx.Module, reader: Reader, *, batch_size: in
       batch_size: of the forward passes.
     """
     split, count = reader.split, len(reader.split)
-    digests = run.compute(lambda: digests_of(split), instead=lambda: [str(i) for i in range(count)])
+    digests = run.compute(split.digests, instead=lambda: [str(i) for i in range(count)])
     table = run.compute(lambda: Table(folder_of(run, model, reader)), instead=Unkept)
     found = table.rows(digests)
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
@@ -48,12 +47,6 @@ def unit_features(run: Run, model: nnx.Module, reader: Reader, *, batch_size: in
         table.keep(made, [Entry(split.filenames[row], digests[row]) for row in rows])
         found |= {digests[row]: vector for row, vector in zip(rows, made, strict=True)}
     return np.stack([found[digest] for digest in digests])
-
-
-def digests_of(split: Split) -> list[str]:
-    """SHA-256 of each image's file."""
-    source = split.source
-    return [hashlib.sha256(source[row]["image"]).hexdigest() for row in range(len(split))]
 
 
 def folder_of(run: Run, model: nnx.Module, reader: Reader) -> pathlib.Path:

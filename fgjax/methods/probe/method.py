@@ -29,6 +29,7 @@ from fgjax.methods.probe.features import unit_features
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.embedding import Embed
+from fgjax.methods.shared.memory import Memory
 from fgjax.methods.shared.predictor import Embedder, WholeImagePredictor, network_of
 from fgjax.models import layers
 from fgjax.training.run import Run, Stage
@@ -36,6 +37,7 @@ from fgjax.training.run import Run, Stage
 log = logging.getLogger(__name__)
 
 # A head's free number.
+_LEARNING = ("knn", "cosine")  # heads that learn images without training
 _FREE = {"linear": "strength", "knn": "neighbours", "attention": "strength"}
 
 
@@ -164,14 +166,14 @@ class Neighbours(nnx.Module):
         return heads.votes(best, self.labels[...][rows], classes=self.classes)
 
 
-def build(run: Run, arrays: heads.Arrays) -> ProbeNetwork:
-    """The network with a fitted head."""
+def build(run: Run, arrays: heads.Arrays, classes: int) -> ProbeNetwork:
+    """The network with a fitted head for so many classes."""
     backbone = run.build_model()
     if "queries" in arrays:
         return ProbeNetwork(backbone, attention.of_arrays(arrays))
     if "memory" in arrays:
-        return ProbeNetwork(backbone, Neighbours(arrays, backbone.num_classes))
-    head = layers.Linear(backbone.features, backbone.num_classes, rngs=nnx.Rngs(0))
+        return ProbeNetwork(backbone, Neighbours(arrays, classes))
+    head = layers.Linear(backbone.features, classes, rngs=nnx.Rngs(0))
     head.kernel[...], head.bias[...] = jnp.asarray(arrays["weights"]), jnp.asarray(arrays["bias"])
     return ProbeNetwork(backbone, head)
 
@@ -241,13 +243,42 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     return stage
 
 
-def load_network(run: Run) -> ProbeNetwork:
-    """The network as the finished run left it."""
+def load_network(run: Run) -> tuple[ProbeNetwork, tuple[str, ...]]:
+    """The network as the finished run left it, with what it learned since; names of its classes."""
     config: Config = run.config.method
-    stored = fit_head(run, config, extract(run, config)).load_arrays("head")
-    model = build(run, stored)
+    features = extract(run, config)
+    stored = fit_head(run, config, features).load_arrays("head")
+    classes = tuple(run.dataset.class_names)
+    if config.head in _LEARNING:
+        memory = load_memory(run)
+        if memory.learned()[1]:
+            rows, labels = run.train_indices, run.dataset.train.labels[run.train_indices]
+            own = features.load_arrays("features")["train"][rows]
+            all_features, labels, classes = memory.extended(own, labels)
+            chosen = run.stages["head"].metrics.get("neighbours", 0)
+            stored = heads.fit_one(
+                config.head, all_features, labels, classes=len(classes), chosen=chosen,
+                iterations=config.iterations,
+            )  # fmt: skip
+    model = build(run, stored, len(classes))
     model.eval()
-    return model
+    return model, classes
+
+
+def load_memory(run: Run) -> Memory:
+    """What the run may learn without training: images, also of new classes.
+
+    Raises:
+      UserError: its head has to be fitted, or there is none.
+    """
+    config: Config = run.config.method
+    if config.head not in _LEARNING or run.config.data.zero_shot:
+        has = "no head" if run.config.data.zero_shot else f"the head {config.head}"
+        raise UserError(
+            f"{run.workdir} has {has}, which cannot learn without training: train a probe "
+            "with --config.method.head=knn or cosine."
+        )
+    return Memory.of(run, extract(run, config), new_classes=True)
 
 
 def load_predictor(run: Run) -> WholeImagePredictor:
@@ -261,9 +292,10 @@ def load_predictor(run: Run) -> WholeImagePredictor:
             f"{run.workdir} searched unseen classes and knows no classes of new images: use "
             f"fgjax search --workdir={run.workdir} --index=FOLDER."
         )
-    network = network_of(run, load_network(run))
+    model, classes = load_network(run)
     trust = calibration.of(run.stages["head"])
-    return WholeImagePredictor.of(run, network=network, **trust)
+    found = WholeImagePredictor.of(run, network=network_of(run, model), **trust)
+    return dataclasses.replace(found, class_names=classes)
 
 
 def load_embedder(run: Run) -> Embedder:
