@@ -185,7 +185,7 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     looks = config.head == "attention"
     maps = [attention.keep_maps(run, config.batch_size)] if looks else []
     trained = [config.attention] if looks else []
-    stage = run.stage("head", *trained, after=(features, *maps), revision=2, **settings)
+    stage = run.stage("head", *trained, after=(features, *maps), revision=3, **settings)
     if stage.done:
         return stage
     table, train, test = features.load_arrays("features"), run.dataset.train, run.dataset.test

@@ -35,8 +35,8 @@ def calibrate(
 
     Returns:
       `temperature`; `calibration_error` of test with and without it; `unknown_auroc` and
-      `unknown_fpr95` of held-out images; `accepted`, the share of test images that are let in where
-      a tenth of the unknown is.
+      `unknown_fpr95` of test images against unknown things; `accepted`, the share of test images
+      that are let in where a tenth of the unknown is.
     """
     if not len(held_out):
         return {}
@@ -47,16 +47,19 @@ def calibrate(
         lambda: calibration.fit_temperature(held_out, whose), instead=lambda: 1.0
     )
     of = probabilities or (lambda t: classification.softmax(test / np.float32(t)))
-    known, without = unknown.largest_logits(held_out, whose)
-    without = without if strangers is None else strangers
-    stage.save_arrays("unknown", scores=np.sort(without).astype(np.float32))
-    accepted = unknown.false_accepts(test.max(axis=1), without) <= unknown.FALSE_ACCEPTS
+    if strangers is None:
+        _, strangers = unknown.largest_logits(held_out, whose)
+    stage.save_arrays("unknown", scores=np.sort(strangers).astype(np.float32))
+    # Of test images, which the same network answers that answers new ones: one that was fitted to
+    # fewer images, for a fold, has logits of another scale.
+    known = test.max(axis=1)
+    accepted = unknown.false_accepts(known, strangers) <= unknown.FALSE_ACCEPTS
     return {
         "temperature": temperature,
         "calibration_error": calibration.expected_calibration_error(of(temperature), truth),
         "calibration_error_uncalibrated": calibration.expected_calibration_error(of(1.0), truth),
-        "unknown_auroc": unknown.auroc(known, without),
-        "unknown_fpr95": unknown.false_accepts_at(known, without),
+        "unknown_auroc": unknown.auroc(known, strangers),
+        "unknown_fpr95": unknown.false_accepts_at(known, strangers),
         "accepted": float(np.mean(accepted)),
     }
 
