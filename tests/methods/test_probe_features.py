@@ -70,6 +70,34 @@ def test_a_table_grows_by_what_is_new(run, monkeypatch):
 
 
 @pytest.mark.usefixtures("relaxed")
+def test_views_are_drawn_by_content_and_kept_apart(run):
+    few = without(run.dataset.test, range(6))
+    turned = without(run.dataset.test, range(5, -1, -1))
+    reader = Reader(few, 32, run.config.data.augmentation)
+    back = Reader(turned, 32, run.config.data.augmentation)
+    model = run.build_model()
+    of_view = lambda reader, view: features.unit_features(  # noqa: E731
+        run, model, reader, batch_size=24, view=view
+    )
+    plain, one, two = (of_view(reader, view) for view in (0, 1, 2))
+    assert not np.allclose(one, two) and not np.allclose(one, plain)
+    np.testing.assert_allclose(of_view(back, 1), one[::-1], atol=1e-6)
+    (run.workdir.parent / "data" / "features").rename(run.workdir.parent / "data" / "away")
+    np.testing.assert_allclose(of_view(back, 1), one[::-1], atol=1e-5)  # as if made at once
+
+
+@pytest.mark.usefixtures("relaxed")
+def test_a_run_with_views_fits_all_and_judges_the_images(data_dir, tmp_path):
+    config = override(tiny.probe_config(data_dir), {"method.views": 3, "method.head": "knn"})
+    results = main.run(config, tmp_path / "run", figures=False)
+    images = results["protocol"]["train_images"] - results["protocol"]["held_out_images"]
+    memory = np.load(tmp_path / "run" / "head" / "head.npz")["memory"]
+    assert len(memory) == 3 * images
+    stored = np.load(tmp_path / "run" / "features" / "features.npz")
+    assert stored["further"].shape == (2, *stored["train"].shape)
+
+
+@pytest.mark.usefixtures("relaxed")
 def test_other_weights_sizes_and_poolings_have_tables_of_their_own(run):
     model = run.build_model()
     split = run.dataset.test

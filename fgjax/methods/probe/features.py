@@ -5,6 +5,7 @@ heads, seeds and few-shot runs find them there, and a dataset that grew pays for
 alone.
 """
 
+import dataclasses
 import hashlib
 import logging
 import pathlib
@@ -14,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from fgjax.data.datasets.base import data_root
-from fgjax.data.loading import Reader
+from fgjax.data.loading import Example, Reader, generator
 from fgjax.errors import UserError
 from fgjax.galleries import Entry, Store
 from fgjax.methods.shared.embedding import Embed, embeddings_of
@@ -26,36 +27,59 @@ _REVISION = 1  # raised whenever features of the same weights and pixels become 
 _KEPT_TOGETHER = 2048  # images between two writes: what a killed run loses
 
 
-def unit_features(run: Run, model: nnx.Module, reader: Reader, *, batch_size: int) -> np.ndarray:
-    """F / ‖f‖ [N, D] of all images of a split; those in the table are not looked at again.
+def unit_features(
+    run: Run, model: nnx.Module, reader: Reader, *, batch_size: int, view: int = 0
+) -> np.ndarray:
+    """Unit features [N, D] of all images of a split; those in the table are not looked at again.
 
     Args:
       run: with config and dataset.
       model: the backbone.
       reader: of the split, without augmentation.
       batch_size: of the forward passes.
+      view: 0 for whole images; others are augmented as in training, each in its own way, which
+        the file's content and the number decide.
     """
     split, count = reader.split, len(reader.split)
     digests = run.compute(split.digests, instead=lambda: [str(i) for i in range(count)])
-    table = run.compute(lambda: Table(folder_of(run, model, reader)), instead=Unkept)
+    table = run.compute(lambda: Table(folder_of(run, model, reader, view)), instead=Unkept)
     found = table.rows(digests)
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     missing = np.array(sorted(row for digest, row in first.items() if digest not in found), int)
+    source = AugmentedView(reader, view, tuple(digests)) if view else reader
     for begin in range(0, len(missing), _KEPT_TOGETHER):
         rows = missing[begin : begin + _KEPT_TOGETHER]
-        made = embeddings_of(run, model, Embed(), reader, rows, batch_size=batch_size)
+        made = embeddings_of(run, model, Embed(), source, rows, batch_size=batch_size)
         table.keep(made, [Entry(split.filenames[row], digests[row]) for row in rows])
         found |= {digests[row]: vector for row, vector in zip(rows, made, strict=True)}
     return np.stack([found[digest] for digest in digests])
 
 
-def folder_of(run: Run, model: nnx.Module, reader: Reader) -> pathlib.Path:
+@dataclasses.dataclass(frozen=True)
+class AugmentedView:
+    """Transform that reads an image as a view shows it, whatever its row."""
+
+    reader: Reader
+    view: int
+    digests: tuple[str, ...]
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Image and index."""
+        del position
+        seed = int(self.digests[index][:15], 16)
+        image, _ = self.reader.read(index, generator(seed, self.view))
+        return {"image": image, "index": np.int32(index)}
+
+
+def folder_of(run: Run, model: nnx.Module, reader: Reader, view: int = 0) -> pathlib.Path:
     """Where features of these weights, seen at this size, are kept."""
     config = run.config
     seen = (
         _REVISION, config.backbone, config.dtype, config.last_stride, config.pooling, reader.size,
         reader.split.crop_bottom, *(str(value) for value in getattr(model, "pixels", ())),
     )  # fmt: skip
+    if view:
+        seen = (*seen, view, *dataclasses.astuple(reader.augmentation))
     digest = hashlib.sha256(repr(seen).encode())
     heads = getattr(model, "heads", ())
     for path, leaf in jax.tree_util.tree_leaves_with_path(nnx.state(model)):

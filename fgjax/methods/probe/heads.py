@@ -24,6 +24,7 @@ _SHARPNESS = 0.07  # of the votes, by similarity (DINO's)
 # Share of a class that nobody votes for. With 1e-6 the few images whose class gets no vote decide
 # the temperature, and the calibration error of 100 birds is 0.10 on the folds; with 0.01, 0.026.
 _LEAST = 0.01
+NO_VIEWS = np.zeros((0, 0, 0), np.float32)
 _CLASS_FOLDS = 5  # in which classes are left out, to see what a head says of unknown things
 
 Arrays = dict[str, np.ndarray]
@@ -54,11 +55,13 @@ def fit(
     folds: int,
     iterations: int,
     seed: int,
+    further: np.ndarray = NO_VIEWS,
 ) -> Fitted:
     """A head with the candidate that has the highest accuracy over the folds.
 
     Among equals the first wins. There are no more folds than the largest class has images; where
-    it has one, a candidate in the middle is taken.
+    it has one, a candidate in the middle is taken. Further views of the images [V, N, D] are fitted
+    with them, and judge nothing.
     """
     divided = divide(labels, folds, seed)
     accuracies = np.zeros((max(len(divided), 1), len(candidates)))
@@ -67,14 +70,30 @@ def fit(
         # Small classes: a fold then lacks them. Few iterations: what is reached is what is meant.
         warnings.simplefilter("ignore")
         for fold, (own, judged) in enumerate(divided):
-            found = _heads(head, features[own], labels[own], classes, candidates, iterations)
+            seen = with_views(features[own], of_rows(further, own), labels[own])
+            found = _heads(head, *seen, classes, candidates, iterations)
             for position, arrays in enumerate(found):
                 logits = outside[position, judged] = logits_of(arrays, features[judged], classes)
                 accuracies[fold, position] = np.mean(logits.argmax(axis=1) == labels[judged])
     best = int(np.argmax(accuracies.mean(axis=0))) if divided else len(candidates) // 2
     chosen = candidates[best]
-    arrays = fit_one(head, features, labels, classes=classes, chosen=chosen, iterations=iterations)
+    seen = with_views(features, further, labels)
+    arrays = fit_one(head, *seen, classes=classes, chosen=chosen, iterations=iterations)
     return Fitted(float(chosen), arrays, outside[best][: len(labels) * bool(divided)])
+
+
+def with_views(
+    features: np.ndarray, further: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [N, D] with those of further views [V, N, D] below, and the labels of all."""
+    if not len(further):
+        return features, labels
+    return np.concatenate([features, *further]), np.tile(labels, 1 + len(further))
+
+
+def of_rows(further: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Further views [V, N, D] of some images; V may be 0."""
+    return further[:, rows] if len(further) else further
 
 
 def divide(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -115,6 +134,7 @@ def strangers(
     chosen: float,
     iterations: int,
     seed: int,
+    further: np.ndarray = NO_VIEWS,
 ) -> np.ndarray | None:
     """Largest logit of each image [N] by a head that was fitted without its class.
 
@@ -127,10 +147,8 @@ def strangers(
     scores = np.zeros(len(labels), np.float32)
     for unseen in np.array_split(present, min(_CLASS_FOLDS, len(present))):
         judged = np.isin(labels, unseen)
-        arrays = fit_one(
-            head, features[~judged], labels[~judged], classes=classes, chosen=chosen,
-            iterations=iterations,
-        )  # fmt: skip
+        seen = with_views(features[~judged], of_rows(further, ~judged), labels[~judged])
+        arrays = fit_one(head, *seen, classes=classes, chosen=chosen, iterations=iterations)
         scores[judged] = logits_of(arrays, features[judged], classes).max(axis=1)
     return scores
 

@@ -32,6 +32,7 @@ from fgjax.methods.shared.embedding import Embed
 from fgjax.methods.shared.memory import Memory
 from fgjax.methods.shared.predictor import Embedder, WholeImagePredictor, network_of
 from fgjax.models import layers
+from fgjax.ranges import within
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Config:
     neighbours: tuple[int, ...] = added((1, 5, 10, 20), before=(1, 5, 10, 20))  # of knn
     batch_size: int = 64  # of the forward passes, over all devices
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)  # C: the larger, the less regularised
+    # Of each training image: itself, and augmented ones. Attention looks at the first alone.
+    views: int = within(1, 1, 100, before=1)
     folds: int = 3  # of the cross-validation that chooses among them
     iterations: int = 200  # of L-BFGS at most
     attention: Attention = dataclasses.field(default_factory=Attention)
@@ -116,7 +119,7 @@ def _strangers_of(head: str) -> str:
 
 def extract(run: Run, config: Config) -> Stage:
     """Stage `features`: unit features of both splits as the artifact `features`."""
-    stage = run.stage("features")
+    stage = run.stage("features", views=config.views)
     if stage.done:
         return stage
     model, (train, test) = run.build_model(), whole_images(run)
@@ -125,6 +128,11 @@ def extract(run: Run, config: Config) -> Stage:
     found = {}
     for name, reader in readers.items():
         found[name] = unit_features(run, model, reader, batch_size=config.batch_size)
+    if config.views > 1 and not unseen:
+        found["further"] = np.stack([
+            unit_features(run, model, train, batch_size=config.batch_size, view=view)
+            for view in range(1, config.views)
+        ])  # fmt: skip
     stage.save_arrays("features", **found)
     metrics = {}
     if unseen:
@@ -181,7 +189,7 @@ def build(run: Run, arrays: heads.Arrays, classes: int) -> ProbeNetwork:
 def fit_head(run: Run, config: Config, features: Stage) -> Stage:
     """Stage `head`: the classifier, measured once on test."""
     settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    del settings["batch_size"], settings["attention"]
+    del settings["batch_size"], settings["attention"], settings["views"]
     looks = config.head == "attention"
     maps = [attention.keep_maps(run, config.batch_size)] if looks else []
     trained = [config.attention] if looks else []
@@ -190,6 +198,7 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
         return stage
     table, train, test = features.load_arrays("features"), run.dataset.train, run.dataset.test
     rows, classes = run.train_indices, run.dataset.num_classes
+    further = heads.of_rows(table.pop("further", heads.NO_VIEWS), rows)
     width = table["train"].shape[1]
     fitted = run.compute(
         lambda: heads.fit(
@@ -201,6 +210,7 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
             folds=config.folds,
             iterations=config.iterations,
             seed=run.seed("folds"),
+            further=further,
         ),
         instead=lambda: heads.Fitted(
             config.candidates[0],
@@ -229,6 +239,7 @@ def fit_head(run: Run, config: Config, features: Stage) -> Stage:
         lambda: heads.strangers(
             config.head, table["train"][rows], train.labels[rows], classes=classes,
             chosen=chosen, iterations=config.iterations, seed=run.seed("strangers"),
+            further=further,
         ),
         instead=lambda: None,
     ) if not looks else None  # fmt: skip
@@ -253,7 +264,9 @@ def load_network(run: Run) -> tuple[ProbeNetwork, tuple[str, ...]]:
         memory = load_memory(run)
         if memory.learned()[1]:
             rows, labels = run.train_indices, run.dataset.train.labels[run.train_indices]
-            own = features.load_arrays("features")["train"][rows]
+            table = features.load_arrays("features")
+            further = heads.of_rows(table.get("further", heads.NO_VIEWS), rows)
+            own, labels = heads.with_views(table["train"][rows], further, labels)
             all_features, labels, classes = memory.extended(own, labels)
             chosen = run.stages["head"].metrics.get("neighbours", 0)
             stored = heads.fit_one(

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from fgjax import models
-from fgjax.data.loading import Reader
+from fgjax.data.loading import ImageReader, Transform
 from fgjax.localization.cam import channel_sum
 from fgjax.losses.common import normalize
 from fgjax.training.run import Run
@@ -42,8 +42,9 @@ class Embed:
 
 
 def embeddings_of(
-    run: Run, model: nnx.Module, embed: Embed, reader: Reader, rows: np.ndarray, *, batch_size: int
-) -> np.ndarray:
-    """Embeddings [len(rows), D] of a split's images."""
-    found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=embed)
+    run: Run, model: nnx.Module, embed: Embed, source: ImageReader | Transform, rows: np.ndarray,
+    *, batch_size: int,
+) -> np.ndarray:  # fmt: skip
+    """Embeddings [len(rows), D] of a split's images, as a reader or a transform shows them."""
+    found = run.outputs(model, source, rows, batch_size=batch_size, outputs_of=embed)
     return found["embedding"]
