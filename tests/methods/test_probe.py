@@ -135,6 +135,13 @@ def test_cross_validation_takes_as_many_neighbours_as_generalise(run):
     assert int(found.arrays["count"]) == 8
 
 
+def test_of_equally_accurate_votes_the_largest_wins(run):
+    """The vote of one neighbour is always sure, and its probabilities say nothing."""
+    features, labels = clusters(each=(12,), spread=0.01)
+    settings = probe.Config(head="knn", neighbours=(1, 3, 5))
+    assert fit(settings, features, labels, run).chosen == 5
+
+
 def test_the_cosine_head_knows_the_means_of_the_classes(run):
     features, labels = clusters()
     found = fit(probe.Config(head="cosine"), features, labels, run)

@@ -68,8 +68,13 @@ class Config:
 
     @property
     def candidates(self) -> tuple[float, ...]:
-        """The values of the head's free number among which cross-validation chooses."""
-        of = {"linear": sorted(self.strengths), "knn": sorted(self.neighbours), "cosine": (0,)}
+        """The values of the head's free number among which cross-validation chooses.
+
+        Of equally accurate ones the first: the least strength, and the most neighbours, because
+        the vote of one is always sure.
+        """
+        most_first = sorted(self.neighbours, reverse=True)
+        of = {"linear": sorted(self.strengths), "knn": most_first, "cosine": (0,)}
         return tuple(of[self.fitted_head])
 
     @property
