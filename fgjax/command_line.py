@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from fgjax import config_files
 from fgjax.config import Config
 from fgjax.errors import UserError
+from fgjax.training.preemption import EXIT_CODE, Preempted
 
 
 def parser_of(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -139,6 +140,9 @@ def run(command: Callable[[], object]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as request:
+        print(request, file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except BrokenPipeError:  # `fgjax configs | head`
         sys.stderr.close()
         sys.exit(1)

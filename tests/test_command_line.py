@@ -230,6 +230,28 @@ def test_killed_anywhere_and_started_again(
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["classifier", "margin"])
+def test_sigterm_saves_the_step_and_says_so(finished_lapm, environment, tmp_path, stage):
+    """Long epochs and no checkpoint between: without a save the stage would begin anew."""
+    environment = {**environment, "XLA_FLAGS": HASTY}
+    workdir = tmp_path / "run"
+    command = [sys.executable, "train.py", DEMO, *TINY, f"--workdir={workdir}"]
+    errors = tmp_path / "errors.txt"
+    with errors.open("w") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=said)
+        deadline = time.monotonic() + 300
+        while f"{stage}:" not in errors.read_text():  # its progress bar
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 75
+    assert "SIGTERM: " in errors.read_text() and "Traceback" not in errors.read_text()
+    assert not (workdir / "results.json").exists()
+    run(*command[1:], environment=environment)
+    jax.tree.map(np.testing.assert_array_equal, parameters(finished_lapm), parameters(workdir))
+
+
 GHNS = [
     "train.py", "--config=configs/aircraft.py:ghns,demo", "--config.checkpoints.every_steps=3",
     *TINY[:3], *TINY[4:7], "--config.method.part_image_size=16", "--config.method.tau=0.05",

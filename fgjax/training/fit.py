@@ -5,6 +5,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import chex
@@ -19,7 +20,7 @@ from fgjax.config import Checkpoints as CheckpointConfig
 from fgjax.config import Data
 from fgjax.data import loading
 from fgjax.errors import UserError
-from fgjax.training import checkpoints, sharding
+from fgjax.training import checkpoints, preemption, sharding
 from fgjax.training.logging import MetricsWriter
 from fgjax.training.step import Batch, Loss, Metrics, initial_state, make_step, variables
 
@@ -137,7 +138,7 @@ def fit(
     )
     pending: list[tuple[int, Metrics]] = []
     history = _EpochClock(batches)
-    try:
+    with preemption.loop() as asked_to_end, closing(store), closing(writer):
         while step < total:
             epoch = step // batches.steps_per_epoch
             if step % batches.steps_per_epoch == 0:
@@ -154,7 +155,8 @@ def fit(
             writer.advance(1, **history.rates())
             ends_epoch = step % batches.steps_per_epoch == 0
             saves = ends_epoch or (saving.every_steps and step % saving.every_steps == 0)
-            if saves:
+            ends = asked_to_end() and step < total
+            if saves or ends:
                 means = _flush(pending, history, folder)
                 if ends_epoch:
                     means.update(history.summary())
@@ -164,9 +166,12 @@ def fit(
                     writer.write(step, done, means)
                 # Last: a crash before it makes the resumed run write the epoch's metrics again.
                 store.save(step, {**state, "statistics": statistics})
-    finally:
-        writer.close()
-        store.close()
+            if ends:
+                store.wait()
+                raise preemption.Preempted(
+                    f"SIGTERM: {title or folder.name} is saved at step {step} of {total}; the "
+                    "same command goes on there."
+                )
     compiled = step_function.programs()
     log.debug("%s: the step was compiled %d times", title, compiled)
     checkpoints.load_model(model, variables(state))

@@ -1,0 +1,49 @@
+"""SIGTERM, as schedulers send it before they take a machine away: save, and go.
+
+While a loop runs, the signal is noticed at the end of its step, which is saved. Anywhere else the
+process ends at once: what it was at is done anew.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
+
+
+class Preempted(BaseException):
+    """The process was asked to end. Not an Exception, so that nobody catches it by the way."""
+
+
+class _State:
+    in_loop = False
+    asked = False
+
+
+_state = _State()
+
+
+def install() -> None:
+    """Take SIGTERM from here on; only the main thread may."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _notice)
+
+
+def _notice(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    if _state.in_loop and not _state.asked:
+        _state.asked = True
+        return
+    raise Preempted("SIGTERM: stopped at once; the same command goes on from what was finished.")
+
+
+@contextlib.contextmanager
+def loop() -> Iterator[Callable[[], bool]]:
+    """A loop that looks by itself: gives what says whether the process was asked to end."""
+    before, _state.in_loop = _state.in_loop, True
+    try:
+        yield lambda: _state.asked
+    finally:
+        _state.in_loop = before
