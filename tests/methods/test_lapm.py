@@ -1,6 +1,7 @@
 """LAPM's own pieces: its objective on a batch, the scopes of the margins, its switches."""
 
 import dataclasses
+import json
 import math
 import pathlib
 
@@ -15,6 +16,7 @@ from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
 from fgjax.methods import lapm
 from fgjax.methods.lapm import adaptive_margin
+from fgjax.methods.shared.classifier import classifier_maps, whole_images
 from fgjax.training.run import Run
 from tests.oracles import lapm as oracle
 
@@ -238,6 +240,7 @@ def test_a_shrinking_embedding_is_warned_about(tiny_config, tmp_path, caplog):
         ("method.ratio", "0:0", "whole numbers"),
         ("method.mixing", "mixup", "one of parts, cutmix, none"),
         ("method.views", "single", "cutmix or none with views=single"),
+        ("method.shares", "pixels", "one of area, cam"),
         ("method.objects", "yolo", "one of cam, scda, annotated"),
         ("method.grouping.num_parts", 1, "at least 2"),
         ("method.margin.batch_size", 6, "divisible by the 4 devices"),
@@ -249,6 +252,33 @@ def test_impossible_settings_are_refused(tiny_config, field, value, says):
     with pytest.raises(UserError, match=says) as caught:
         check(override(tiny_config, {field: value}), devices=4)
     assert field.rsplit(".", 1)[-1] in str(caught.value)
+
+
+def test_nothing_that_is_not_mixed_has_shares(tiny_config):
+    plain = {"method.mixing": "none", "method.views": "single", "method.lambda_": 1.0}
+    with pytest.raises(UserError, match="area with mixing=none"):
+        check(override(tiny_config, {**plain, "method.shares": "cam"}), devices=4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")
+def test_labels_by_attention_keep_the_classifiers_maps_of_training_images(tiny_config, tmp_path):
+    """Held-out images have none, and a finished run opens again."""
+    config = override(tiny_config, {"method.shares": "cam", "method.parts": "grid"})
+    main.run(config, tmp_path, figures=False)
+    run = main.open_run(tmp_path)
+    methods.of(run.config).load_predictor(run)
+    maps = run.stages["attention"].load_arrays("maps")["train"]
+    assert len(maps) == len(run.dataset.train) and (maps[run.held_out_indices] == 0).all()
+    reader, _ = whole_images(run)
+    row = run.train_indices[:3]
+    model = run.load_model(run.stages["classifier"])
+    outputs = run.outputs(model, reader, row, batch_size=4, outputs_of=classifier_maps)
+    weights, labels = np.asarray(model.fc.kernel[...]), run.dataset.train.labels[row]
+    wanted = np.einsum("bhwd,db->bhw", np.float64(outputs["map"]), np.float64(weights[:, labels]))
+    np.testing.assert_allclose(maps[row], wanted, rtol=1e-4, atol=1e-4)
+    stored = json.loads((tmp_path / "margin" / "stage.json").read_text())
+    assert stored["shares"] == "cam" and "after.attention" in stored
 
 
 def test_every_row_of_every_study_is_a_valid_config(tiny_config):

@@ -106,6 +106,7 @@ STUDIES = {
         (
             Row("sets mixed by CutMix", _CUTMIX_SET),
             Row("sets mixed by parts", _MIXING),
+            Row("sets mixed by parts, labels by CAM", {**_MIXING, "method.shares": "cam"}),
             Row("sets mixed by a fixed grid", {**_MIXING, "method.parts": "grid"}),
         ),
     ),
@@ -138,6 +139,7 @@ STUDIES = {
             Row("LAPM", {}),
             Row("one crop for all images of a set", {"method.fresh_views": False}),
             Row("the fourth image of positive sets left out", {"method.all_slots": False}),
+            Row("label shares by CAM, not by area", {"method.shares": "cam"}),
             Row("distances of features as they are", {"method.l2norm": False}),
             Row("distances of unit vectors", {"method.l2norm": True}),
             Row("a running margin for each reference", {"method.scope": "running"}),
