@@ -88,8 +88,8 @@ def test_the_literal_order_on_a_small_archive_with_local_weights(environment, cl
 def test_a_run_leaves_what_the_readme_says(finished_lapm):
     figures = {p.name for p in (finished_lapm / "figures").iterdir()}
     assert figures == {
-        "mixing.webp", "localization.webp", "margins.png", "curves.png", "confusions.webp",
-        "captions.json",
+        "mixing.webp", "localization.webp", "margins.png", "bands.png", "tsne.png", "curves.png",
+        "confusions.webp", "captions.json",
     }  # fmt: skip
     said = json.loads((finished_lapm / "figures" / "captions.json").read_text())
     assert set(said) == figures - {"captions.json"} and all(said.values())

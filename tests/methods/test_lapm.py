@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,11 @@ from fgjax import main, methods, models
 from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
+from fgjax.figures.embeddings import in_plane, rows_of_first
 from fgjax.methods import lapm
-from fgjax.methods.lapm import adaptive_margin
+from fgjax.methods.lapm import adaptive_margin, figures
 from fgjax.methods.shared.classifier import classifier_maps, whole_images
-from fgjax.training.run import Run
+from fgjax.training.run import Run, Stage
 from tests.oracles import lapm as oracle
 
 PAIRS = lapm.PAIRS
@@ -252,6 +254,39 @@ def test_impossible_settings_are_refused(tiny_config, field, value, says):
     with pytest.raises(UserError, match=says) as caught:
         check(override(tiny_config, {field: value}), devices=4)
     assert field.rsplit(".", 1)[-1] in str(caught.value)
+
+
+def test_the_bands_that_are_drawn_are_eq_10_and_12():
+    rng = np.random.default_rng(0)
+    distances = {pair: rng.gamma(4, 1, 200).astype(np.float32) for pair in PAIRS}
+    found = figures.bands_of(distances, 1.2)
+    for pair, values in distances.items():
+        m1 = oracle.m1(values)
+        assert found[pair] == pytest.approx((m1, m1 + 1.2 * oracle.sigma(values)))
+    shared = figures.bands_of(distances, 1.2, shared=True)
+    assert set(shared.values()) == {found[PAIRS[0]]}
+
+
+def test_fixed_bands_are_drawn_as_they_were_kept(tmp_path):
+    run = types.SimpleNamespace(config=types.SimpleNamespace(method=lapm.Config(alpha=2.0)))
+    stage = Stage("margin", tmp_path, "")
+    assert figures.kept_bands(run, stage) == {}  # they adapt
+    run.config.method.adaptive_margin = False
+    kept = {f"{pair}.m1": np.array([1.0, 2.0]) for pair in PAIRS}
+    stage.save_arrays("margins", **kept, **{f"{pair}.sigma": np.float32(0.25) for pair in PAIRS})
+    assert figures.kept_bands(run, stage) == dict.fromkeys(PAIRS, (1.5, 2.0))
+    run.config.method.fixed_m1, run.config.method.fixed_m2 = 0.5, 0.75
+    assert figures.kept_bands(run, stage) == dict.fromkeys(PAIRS, (0.5, 0.75))
+
+
+def test_classes_that_lie_apart_do_so_in_the_plane():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 15)
+    places = in_plane(np.eye(8)[labels] + rng.normal(0, 0.05, (45, 8)))
+    middles = np.stack([places[labels == k].mean(axis=0) for k in range(3)])
+    nearest = np.linalg.norm(places[:, None] - middles, axis=-1).argmin(axis=1)
+    assert (nearest == labels).all()
+    assert rows_of_first(np.array([7, 3, 9, 3, 5]), classes=2).tolist() == [1, 3, 4]
 
 
 def test_nothing_that_is_not_mixed_has_shares(tiny_config):

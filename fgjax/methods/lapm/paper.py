@@ -63,7 +63,9 @@ PAPER = Paper(
     ),
     figures=(
         Place("Fig. 2, 4", "mixtures beside CutMix", (figures.mixing_sheet,)),
-        Place("Fig. 5", "distances in and out of their bands, over epochs", (figures.margins,)),
+        Place("Fig. 5", "distances in and out of their bands, and over epochs",
+              (figures.bands, figures.margins)),
+        Place("—", "test images' embeddings before and after", (figures.embedding,)),
     ),
     tables=(
         Place("Table 1", "CUB-200-2011", ("table1",)),
