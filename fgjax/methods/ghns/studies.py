@@ -139,5 +139,6 @@ STUDIES = {
         "GHNS Fig. 4 (best at 150 to 200)",
         tuple(Row(str(n), {"method.hard_negatives": n}) for n in (0, 10, 50, 100, 150, 200, 250)),
         also=("parts_top1",),
+        axes=("method.hard_negatives",),
     ),
 }
