@@ -9,6 +9,54 @@ from fgjax.data.loading import Example, Reader, crop_resize, generator
 from fgjax.data.mixing import Donors
 
 
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Part features of every training image in several views.
+
+    Attributes:
+      features: [V · N, P, D]; row v · N + i is view v of image i, view 0 without augmentation.
+      labels: int [V · N].
+      images: N.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    images: int
+
+    @property
+    def count(self) -> int:
+        """V."""
+        return len(self.features) // self.images
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """All views of some images, view after view."""
+        return (np.arange(self.count)[:, None] * self.images + rows).ravel()
+
+    def images_of(self, rows: np.ndarray) -> np.ndarray:
+        """The images that views are of."""
+        return rows % self.images
+
+    def draw(self, index: int, rng: np.random.Generator) -> int:
+        """A view of an image; nothing is drawn where there is one."""
+        return index if self.count == 1 else index + self.images * int(rng.integers(self.count))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentedParts:
+    """Transform that reads the parts of an image in view `number`, whatever the position."""
+
+    reader: "PartReader"
+    seed: int
+    number: int
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Image uint8 [P, S, S, 3], label, index."""
+        del position
+        image, _ = self.reader.read(index, generator(self.seed, self.number, index))
+        label = np.int32(self.reader.split.labels[index])
+        return {"image": image, "label": label, "index": np.int32(index)}
+
+
 def replacement_masks(count: int) -> np.ndarray:
     """All ways to replace some but not all of `count` parts: bool [2^count − 2, count].
 

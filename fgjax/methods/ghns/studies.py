@@ -7,6 +7,8 @@ from fgjax.methods.shared import printed
 
 _PAPER = printed.read(__package__)
 _ANNOTATED = {"method.object_windows": "annotated"}
+_SHUFFLED = {"method.per_class": 1, "method.beta": 0.0, "method.lambda_original": 1.0,
+             "method.lambda_object": 1.0, "method.lambda_parts": 1.0}  # fmt: skip
 
 
 def _of_dataset(table: str, title: str, metric: str = "top1", also: tuple[str, ...] = ()) -> Study:
@@ -98,6 +100,8 @@ STUDIES = {
         (
             Row("GHNS", {}),
             Row("two images of each class in a batch", {"method.per_class": 2}),
+            Row("shuffled batches, cross-entropy alone", _SHUFFLED),
+            Row("features of four views", {"method.views": 4}),
             Row("a set's own parts of one image", {"method.several": False}),
             Row("parts from the resized crop", {"method.original_pixels": False}),
             Row("part features of any length", {"method.unit_features": False}),
