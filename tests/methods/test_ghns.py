@@ -370,6 +370,12 @@ def test_impossible_settings_are_refused(config, field, value, says):
         check(changed, devices=4)
 
 
+def test_own_crops_want_original_pixels(config):
+    changed = override(config, {"method.own_crops": True, "method.original_pixels": False})
+    with pytest.raises(UserError, match="False without original_pixels"):
+        check(changed, devices=4)
+
+
 def test_every_row_of_every_study_is_a_valid_config(config):
     found = methods.studies(config)
     assert set(found) >= {"run", "table5", "table6", "figure4", "discriminator", "negatives"}

@@ -22,6 +22,7 @@ class Config(Localization):
     discriminator_hidden: int = 128
     several: bool = added(True, before=False)  # a set's own parts are of several images of a class
     original_pixels: bool = added(True, before=False)  # parts are not cut from the resized crop
+    own_crops: bool = added(False, before=False)  # each part in a random crop of its own box
     reverse_gradient: bool = False  # a min-max game for L_adv, which the paper does not describe
     # Images of each class in a batch, so that there are triplets; 1: plain shuffled batches, which
     # have one by chance.
@@ -72,6 +73,9 @@ class Config(Localization):
         """Refuse what cannot work."""
         super().validate()
         one_of("extractors", self.extractors, "finetuned", "frozen")
+        if self.own_crops:
+            wanted = "False without original_pixels: a part's own crop is cut from the image"
+            require(self.original_pixels, "own_crops", True, wanted)
         one_of("negatives", self.negatives, "filtered", "unfiltered", "random")
         one_of("object_windows", self.object_windows, "found", "annotated")
         one_of("fusion", self.fusion, "held_out", "stacked", "preset", "test")

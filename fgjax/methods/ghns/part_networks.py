@@ -155,8 +155,8 @@ def part_readers(
 ) -> tuple[PartReader, PartReader]:
     """Readers of the part images of both splits."""
     train, test = crops(run, objects, parts)
-    size, original = config.part_image_size, config.original_pixels
-    return PartReader(train, size, original), PartReader(test, size, original)
+    settings = (config.part_image_size, config.original_pixels, config.own_crops)
+    return PartReader(train, *settings), PartReader(test, *settings)
 
 
 def part_count(run: Run, config: Config) -> int:
@@ -191,7 +191,7 @@ def train_part_networks(
     """Stage 1; leaves the features of all images as the artifact `features`."""
     names = ("alpha", "beta", "gamma", "margin", "discriminator_hidden", "reverse_gradient",
              "per_class", "part_image_size", "several", "original_pixels",
-             "unit_features", "views")  # fmt: skip
+             "own_crops", "unit_features", "views")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     training = config.part_networks
     stage = run.stage("part_networks", training, after=(classifier, objects, parts), revision=2,
