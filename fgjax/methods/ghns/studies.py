@@ -7,6 +7,12 @@ from fgjax.methods.shared import printed
 
 _PAPER = printed.read(__package__)
 _ANNOTATED = {"method.object_windows": "annotated"}
+
+
+def _larger(config) -> float:
+    return min(1.5 * config.method.grouping.part_size, 1.0)
+
+
 _SHUFFLED = {"method.per_class": 1, "method.beta": 0.0, "method.lambda_original": 1.0,
              "method.lambda_object": 1.0, "method.lambda_parts": 1.0}  # fmt: skip
 
@@ -105,6 +111,12 @@ STUDIES = {
             Row("a set's own parts of one image", {"method.several": False}),
             Row("parts from the resized crop", {"method.original_pixels": False}),
             Row("part features of any length", {"method.unit_features": False}),
+            Row("each part in a crop of its own", {"method.own_crops": True}),
+            Row("part centres between cells", {"method.grouping.centers": "refined"}),
+            Row(
+                "part boxes half as large again",
+                {"method.grouping.part_size": _larger},
+            ),
             Row("annotated parts", {"method.parts": "annotated"}),
             Row("parts on a grid", {"method.parts": "grid"}),
         ),

@@ -134,6 +134,15 @@ STUDIES = {
         ),
         axes=("method.grouping.part_size",),
     ),
+    "part_centers": Study(
+        "Part centres at cells of the last map, or between them",
+        "not in the paper; MA-CNN's map has 28 × 28 cells",
+        (
+            Row("the strongest cell", {}),
+            Row("refined", {"method.grouping.centers": "refined"}),
+        ),
+        also=("localization.test_part_centers_inside",),
+    ),
     "levers": Study(
         "What the paper leaves open, one at a time",
         "not in the paper",
