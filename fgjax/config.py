@@ -292,7 +292,8 @@ class Study:
       metric: the entry of results.json that is compared, a fraction shown in per cent.
       notes: further entries to print.
       also: further fractions to print in per cent, with their spread.
-      axes: two fields that the rows vary over a grid: the table is that grid, the plot a surface.
+      axes: two fields that the rows vary over a grid: the table is that grid, the plot a surface;
+        or one field of numbers, which makes the plot a curve.
       flags: words that the config's argument must have; `fgjax study` adds them.
     """
 

@@ -4,11 +4,15 @@ fgjax predict --workdir=RUN IMAGE_OR_FOLDER…
 fgjax predict --model=FILE IMAGE_OR_FOLDER…
 
 prints the likeliest classes and draws the object and its parts.
+--time says how long an image takes.
 """
 
 import json
 import logging
 import pathlib
+import statistics
+import time
+from collections.abc import Sequence
 
 import cv2
 
@@ -17,6 +21,7 @@ from fgjax.data.images import SUFFIXES, check, decode
 from fgjax.errors import UserError
 from fgjax.evaluation.unknown import FALSE_ACCEPTS
 from fgjax.figures import drawing
+from fgjax.model_files import Model
 from fgjax.opening import open_model
 
 log = logging.getLogger(__name__)
@@ -91,6 +96,30 @@ def predict(
     return results
 
 
+def milliseconds(model: Model, files: Sequence[pathlib.Path]) -> list[float]:
+    """How long each image takes by itself, read, localized and classified.
+
+    The first is also looked at before, so that nothing is compiled while the clock runs.
+    """
+    model.predict(files[:1])
+    found = []
+    for file in files:
+        began = time.perf_counter()
+        model.predict([file])
+        found.append(1000 * (time.perf_counter() - began))
+    return found
+
+
+def _timed(source: pathlib.Path, results: list[dict], *, most: int = 50) -> str:
+    """A sentence on the speed of a model on the first images of which there are results."""
+    files = [pathlib.Path(result["file"]) for result in results[:most]]
+    found = milliseconds(open_model(source), files)
+    return (
+        f"{statistics.median(found):.0f} ms an image, one at a time (median of {len(found)}; "
+        f"{min(found):.0f} to {max(found):.0f}), reading included"
+    )
+
+
 def _draw(image, found, file: pathlib.Path, folder: pathlib.Path, number: int) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number:04d}-{file.stem}.png"
@@ -110,6 +139,7 @@ def command(arguments: list[str] | None = None) -> None:
     command_line.add_rate_option(parser)
     parser.add_argument("--top", type=int, default=5, help="classes to list (5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument("--time", action="store_true", help="measure how long an image takes")
     parser.add_argument(
         "--out", type=pathlib.Path, help="pictures go here (predictions, beside it)"
     )
@@ -119,6 +149,8 @@ def command(arguments: list[str] | None = None) -> None:
     pictures = options.out or command_line.beside(source, "predictions")
     rate = command_line.rate_of(options)
     results = predict(source, options.paths, top=options.top, pictures=pictures, rate=rate)
+    if options.time:
+        log.info("%s", _timed(source, results))
     if options.json:
         print(json.dumps(results, indent=2))
         return

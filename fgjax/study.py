@@ -274,7 +274,7 @@ def _write(runner: Runner, summaries, folder: pathlib.Path, arguments, seeds: in
     table = tables.document(runner.study, summaries, f"fgjax study {words}", seeds)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{runner.name}.md").write_text(table)
-    draw = figures.surface if runner.study.axes else figures.bars
+    draw = (figures.bars, figures.curve, figures.surface)[len(runner.study.axes)]
     draw(runner.study, summaries, folder / f"{runner.name}.png")
     print(table)
     print(f"report: {_report(runner.study, summaries, folder, f'fgjax study {words}')}")

@@ -129,8 +129,8 @@ def _cell(own: list[Record]) -> Cell:
 
 
 def markdown(study: Study, summaries: list[Summary]) -> list[str]:
-    """The lines of the table, a grid where the study has axes."""
-    return _grid_lines(study, summaries) if study.axes else _row_lines(study, summaries)
+    """The lines of the table, a grid where the study has two axes."""
+    return _grid_lines(study, summaries) if len(study.axes) == 2 else _row_lines(study, summaries)
 
 
 def _row_lines(study: Study, summaries: list[Summary]) -> list[str]:

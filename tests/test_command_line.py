@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from fgjax import main
+from fgjax import main, predict
 from fgjax.errors import UserError
 from fgjax.training import checkpoints
 from fgjax.training.run import Stage
@@ -88,8 +88,8 @@ def test_the_literal_order_on_a_small_archive_with_local_weights(environment, cl
 def test_a_run_leaves_what_the_readme_says(finished_lapm):
     figures = {p.name for p in (finished_lapm / "figures").iterdir()}
     assert figures == {
-        "mixing.webp", "localization.webp", "margins.png", "curves.png", "confusions.webp",
-        "captions.json",
+        "mixing.webp", "localization.webp", "margins.png", "bands.png", "tsne.png", "curves.png",
+        "confusions.webp", "captions.json",
     }  # fmt: skip
     said = json.loads((finished_lapm / "figures" / "captions.json").read_text())
     assert set(said) == figures - {"captions.json"} and all(said.values())
@@ -150,6 +150,20 @@ def test_predictions_equal_evaluation(finished_lapm, tiny_dataset, environment, 
         )
         assert len(result["top"]) == 5 and len(result["parts"]) == 3
         assert cv2.imread(result["picture"]) is not None
+
+
+def test_an_image_is_timed_by_itself_and_after_compiling(monkeypatch):
+    """As the papers time: nothing is shared between images, and the first call does not count."""
+    now, asked = [0.0], []
+
+    class Fake:
+        def predict(self, files):
+            asked.append(list(files))
+            now[0] += 60 if len(asked) == 1 else 0.002 * files[0]
+
+    monkeypatch.setattr(predict.time, "perf_counter", lambda: now[0])
+    assert predict.milliseconds(Fake(), [3, 1, 2]) == pytest.approx([6, 2, 4])
+    assert asked == [[3], [3], [1], [2]]
 
 
 def test_prediction_refuses_what_is_not_there(finished_lapm, command, tmp_path):

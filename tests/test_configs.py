@@ -89,6 +89,9 @@ def test_the_papers_values():
     assert [m.lambda_ for m in lapm.values()] == [0.75, 0.8, 0.8, 0.75]
     assert [m.alpha for m in lapm.values()] == [1.0, 1.2, 1.0, 1.0]
     assert [round(448 * m.grouping.part_size) for m in lapm.values()] == [128, 96, 96, 96]
+    # Nothing is selected, so all images train; GHNS's fusion is searched on held-out ones.
+    assert [load(name, "lapm").data.held_out for name in lapm] == [0] * 4
+    assert [load(name, "ghns").data.held_out for name in lapm] == [0.1] * 4
     ghns = {name: load(name, "ghns").method for name in lapm}
     assert [m.hard_negatives for m in ghns.values()] == [150, 200, 200, 150]
     assert [m.preset for m in ghns.values()] == [

@@ -102,6 +102,23 @@ def test_a_grid_is_a_table_of_both_axes_and_a_surface(tmp_path):
     assert (tmp_path / "surface.png").stat().st_size > 10_000
 
 
+def test_one_axis_is_a_table_of_rows_and_a_curve_from_left_to_right(tmp_path, monkeypatch):
+    study = Study(
+        "Samples", "Paper Table 6",
+        tuple(Row(f"n = {n}", {"method.n": n}, paper) for n, paper in ((9, 80.0), (3, None))),
+        axes=("method.n",),
+    )  # fmt: skip
+    summaries = tables.summarize(study, {"n = 9": found((0.5, 0)), "n = 3": found((0.25, 0))})
+    assert "| n = 9 | 50.0 | 80.0 |" in tables.markdown(study, summaries)
+    drawn = []
+    monkeypatch.setattr(
+        figures.drawing, "save", lambda figure, path, *, caption: drawn.append(figure.axes[0])
+    )
+    figures.curve(study, summaries, tmp_path / "curve.png")
+    lines = [line.get_xydata().tolist() for line in drawn[0].get_lines()]
+    assert [[3, 25], [9, 50]] in lines and [[9, 80]] in lines
+
+
 def test_every_study_of_every_method_names_numbers_that_exist():
     """A row's metric, and what stands beside it, can be read from nested results."""
     assert results.metric_of({"a": {"b": {"top1": 0.5}}}, "a.b.top1") == 0.5

@@ -19,6 +19,7 @@ import functools
 import cv2
 import numpy as np
 
+from fgjax.data.attention import Attention, Patch, Seen
 from fgjax.data.loading import Example, Reader, generator
 from fgjax.data.sampling import rows_by_class
 from fgjax.errors import UserError
@@ -43,6 +44,12 @@ def paste(
     return y0, x0, y1, x1
 
 
+def patch(image: np.ndarray, box: np.ndarray, donor: Seen, donor_box: np.ndarray) -> Patch:
+    """`paste`, and where it came from."""
+    target = paste(image, box, donor.image, donor_box)
+    return Patch(target, donor, boxlib.to_pixels(donor_box, *donor.image.shape[:2]))
+
+
 def label_weights(pasted: list[tuple[int, int, int, int]], size: int) -> np.ndarray:
     """Shares B_A, B_B, B_C of the final image, [3] float32, summing to 1 (LAPM Eq. 5, 6).
 
@@ -55,6 +62,29 @@ def label_weights(pasted: list[tuple[int, int, int, int]], size: int) -> np.ndar
         areas[0] -= max(0, min(y1, v1) - max(y0, v0)) * max(0, min(x1, u1) - max(x0, u0))
     areas += [0] * (2 - len(areas))
     return np.array([size * size - sum(areas), *areas], np.float32) / (size * size)
+
+
+def shares(
+    reference: Seen, patches: list[Patch], size: int, attention: Attention | None
+) -> np.ndarray:
+    """The label weights of a mixture, by attention where there is any, or else by area."""
+    by_attention = attention.weights(reference, patches) if attention else None
+    if by_attention is None:
+        return label_weights([patch.target for patch in patches], size)
+    return by_attention
+
+
+def see(
+    reader: Reader,
+    row: int,
+    rng: np.random.Generator,
+    *,
+    flip: bool | None = None,
+    out: np.ndarray | None = None,
+) -> Seen:
+    """Read an image and keep how it is seen."""
+    view = reader.view(row, rng, flip=flip)
+    return Seen(int(row), reader.render(row, view, out=out), view)
 
 
 def random_box(rng: np.random.Generator) -> np.ndarray:
@@ -149,6 +179,7 @@ class SetMixing:
       ratio: positives and negatives, e.g. (1, 1).
       fresh: each of slots 0 to 2 shows the reference in a crop, flip and colours of its own.
       describe: adds `boxes` [4, 2, 4], what was pasted into each slot, for pictures.
+      attention: shares labels by it, and not by area.
     """
 
     reader: Reader
@@ -158,6 +189,7 @@ class SetMixing:
     ratio: tuple[int, int] = (1, 1)
     fresh: bool = False
     describe: bool = False
+    attention: Attention | None = None
 
     def __call__(self, position: int, index: int) -> Example:
         """The set of reference `index` at a stream position, as fixed-shape arrays.
@@ -170,35 +202,35 @@ class SetMixing:
         positive = is_positive(position, *self.ratio)
         labels, size = self.reader.split.labels, self.reader.size
         images = np.empty((4, size, size, 3), np.uint8)
-        views = [self.reader.read(index, rng, out=images[0])[1]] * 3  # part boxes, slot by slot
+        seen = [see(self.reader, index, rng, out=images[0])] * 3  # the reference, slot by slot
         for slot in (1, 2):
             if self.fresh:
-                views[slot] = self.reader.read(index, rng, out=images[slot])[1]
+                seen[slot] = see(self.reader, index, rng, out=images[slot])
             else:
                 images[slot] = images[0]
-        parts = views[0]
-        donors = (self._same_class if positive else self._other_classes)(index, rng)
-        (donor_b, parts_b, label_b), (donor_c, parts_c, label_c), (last, _, label_last) = donors
+        parts = len(seen[0].view.parts)
+        donor_b, donor_c, last = self._donors(index, positive, rng)
+        label_b, label_c, label_last = (int(labels[one.row]) for one in (donor_b, donor_c, last))
 
-        images[3] = last
+        images[3] = last.image
         weights = np.zeros((4, 3), np.float32)
         weights[[0, 3], 0] = 1
         pasted = np.zeros((4, 2, 4), np.int32)
-        first, second = rng.permutation(len(parts))[:2] if self.kind == "parts" else (0, 0)
-        single = int(rng.integers(len(parts))) if self.kind == "parts" else 0
+        first, second = rng.permutation(parts)[:2] if self.kind == "parts" else (0, 0)
+        single = int(rng.integers(parts)) if self.kind == "parts" else 0
         for slot, plan in (
-            (1, [(donor_b, parts_b, single)]),
-            (2, [(donor_b, parts_b, first), (donor_c, parts_c, second)]),
+            (1, [(donor_b, single)]),
+            (2, [(donor_b, first), (donor_c, second)]),
         ):
-            rectangles = []
-            for donor, donor_parts, part in plan:
+            patches = []
+            for donor, part in plan:
                 if self.kind == "parts":
-                    target, origin = views[slot][part], donor_parts[part]
+                    target, origin = seen[slot].view.parts[part], donor.view.parts[part]
                 else:
                     target = origin = random_box(rng)
-                rectangles.append(paste(images[slot], target, donor, origin))
-            weights[slot] = label_weights(rectangles, size)
-            pasted[slot, : len(rectangles)] = rectangles
+                patches.append(patch(images[slot], target, donor, origin))
+            weights[slot] = shares(seen[slot], patches, size, self.attention)
+            pasted[slot, : len(patches)] = [one.target for one in patches]
         own = int(labels[index])
         example = {
             "image": images,
@@ -213,19 +245,14 @@ class SetMixing:
         }
         return {**example, "boxes": pasted} if self.describe else example
 
-    def _same_class(self, index: int, rng: np.random.Generator):
-        rows = self.donors.same(index, 2, rng)
-        donors = [(*self.reader.read(row, rng), int(self.reader.split.labels[row])) for row in rows]
-        while len(donors) < 2:  # a class of one or two images: the flipped reference stands in
-            image, parts = self.reader.read(index, rng, flip=True)
-            donors.append((image, parts, int(self.reader.split.labels[index])))
-        return [*donors, self._read(self.donors.different(index, 1, rng)[0], rng)]
-
-    def _other_classes(self, index: int, rng: np.random.Generator):
-        return [self._read(row, rng) for row in self.donors.different(index, 3, rng)]
-
-    def _read(self, row: int, rng: np.random.Generator):
-        return (*self.reader.read(row, rng), int(self.reader.split.labels[row]))
+    def _donors(self, index: int, positive: bool, rng: np.random.Generator) -> list[Seen]:
+        """B, C and the image of slot 3; where a class has too few images, the flipped reference."""
+        if not positive:
+            return [see(self.reader, row, rng) for row in self.donors.different(index, 3, rng)]
+        same = [see(self.reader, row, rng) for row in self.donors.same(index, 2, rng)]
+        while len(same) < 2:
+            same.append(see(self.reader, index, rng, flip=True))
+        return [*same, see(self.reader, self.donors.different(index, 1, rng)[0], rng)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,21 +267,22 @@ class SingleMixing:
     donors: Donors
     seed: int
     kind: str = "none"
+    attention: Attention | None = None
 
     def __call__(self, position: int, index: int) -> Example:
         """The reference at a stream position: image uint8 [1, S, S, 3] and its label weights."""
         rng = generator(self.seed, position)
-        image, _ = self.reader.read(index, rng)
-        labels = self.reader.split.labels
+        seen, labels = see(self.reader, index, rng), self.reader.split.labels
         own = other = int(labels[index])
         weights = np.array([1, 0, 0], np.float32)
         if self.kind == "cutmix":
             row = int(rng.choice(self.donors.indices))
-            donor, _ = self.reader.read(row, rng)
+            donor = see(self.reader, row, rng)
             box, other = random_box(rng), int(labels[row])
-            weights = label_weights([paste(image, box, donor, box)], self.reader.size)
+            patches = [patch(seen.image, box, donor, box)]
+            weights = shares(seen, patches, self.reader.size, self.attention)
         return {
-            "image": image[None],
+            "image": seen.image[None],
             "labels": np.array([[own, other, own]], np.int32),
             "weights": weights[None],
             "is_positive": np.float32(0),

@@ -1,4 +1,4 @@
-"""Pictures of studies: bars with the spread over seeds, and surfaces over two fields."""
+"""Pictures of studies: bars with the spread over seeds, curves over a field, surfaces over two."""
 
 import pathlib
 
@@ -28,6 +28,30 @@ def surface(study: Study, summaries: list, path: pathlib.Path) -> None:
     right.set_ylabel(down, fontsize=8)
     figure.suptitle(study.title, fontsize=10)
     drawing.save(figure, path, caption=f"{study.metric} over {across} for each {down}")
+
+
+def curve(study: Study, summaries: list, path: pathlib.Path) -> None:
+    """Means with their spread over one field, each seed as a dot; the paper's numbers, if any."""
+    axis_of = study.axes[0]
+    summaries = sorted(summaries, key=lambda summary: summary.row.overrides[axis_of])
+    places = [summary.row.overrides[axis_of] for summary in summaries]
+    name = axis_of.rsplit(".", 1)[-1].rstrip("_").replace("_", " ")
+    figure, axis = drawing.plt.subplots(figsize=(5.6, 3.6))
+    means = [100 * summary.main.mean for summary in summaries]
+    spreads = [100 * summary.main.spread for summary in summaries]
+    axis.errorbar(places, means, yerr=spreads, fmt="o-", capsize=3, label="measured")
+    for place, summary in zip(places, summaries):
+        axis.plot([place] * len(summary.main.values), [100 * v for v in summary.main.values], "k.",
+                  markersize=4)  # fmt: skip
+    papers = [(x, s.row.paper) for x, s in zip(places, summaries) if s.row.paper is not None]
+    if papers:
+        axis.plot(*zip(*papers), "s--", color="#969696", label="paper")
+        axis.legend(fontsize=8)
+    axis.set_xlabel(name)
+    axis.set_ylabel(f"{study.metric} (%)")
+    axis.set_title(study.title, fontsize=10)
+    axis.grid(alpha=0.3)
+    drawing.save(figure, path, caption=f"{study.metric} over {name}: mean, spread, each seed")
 
 
 def bars(study: Study, summaries: list, path: pathlib.Path) -> None:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float, Float32, Integer
+from jaxtyping import Float, Float32, Float64, Integer, Real
 
 from fgjax.localization import boxes
 
@@ -57,3 +57,46 @@ def scda_box(
     """
     fine = cv2.resize(np.asarray(activation, np.float32), (size, size))
     return boxes.largest_component(fine > threshold * np.mean(activation))
+
+
+def density(activation: Float[ArrayLike, "H W"], *, size: int = 56) -> Float64[np.ndarray, "S S"]:
+    """A map as shares of attention: upsampled, its least value taken off, brought to a sum of 1.
+
+    As SnapMix (Huang et al. 2021) reads a CAM, which may be negative. A constant map is uniform.
+
+    Args:
+      activation: a map of the whole image.
+      size: S, cells of the result along a side.
+    """
+    fine = cv2.resize(np.asarray(activation, np.float32), (size, size)).astype(np.float64)
+    fine -= fine.min()
+    total = fine.sum()
+    if total < 1e-12:
+        return np.full((size, size), 1 / size**2)
+    return fine / total
+
+
+def mass(
+    shares: Real[np.ndarray, "H W"], boxes: Real[ArrayLike, "*n 4"]
+) -> Float64[np.ndarray, "*n"]:
+    """How much of a map's sum lies inside boxes; a cell that a border cuts counts in part.
+
+    Args:
+      shares: a map of the whole image, constant within a cell.
+      boxes: in [0, 1]; what reaches over the border counts nothing.
+    """
+    box = np.asarray(boxes, np.float64)
+    rows = _covered(box[..., 0], box[..., 2], shares.shape[0])
+    columns = _covered(box[..., 1], box[..., 3], shares.shape[1])
+    wide = np.asarray(shares, np.float64)
+    return np.asarray(np.einsum("...h,hw,...w->...", rows, wide, columns))
+
+
+def _covered(
+    low: Real[np.ndarray | np.number, "*n"], high: Real[np.ndarray | np.number, "*n"], cells: int
+) -> Float64[np.ndarray, "*n {cells}"]:
+    """Which share of each cell of a line lies between two places."""
+    edges = np.arange(cells)
+    begin = np.maximum(np.asarray(low)[..., None] * cells, edges)
+    end = np.minimum(np.asarray(high)[..., None] * cells, edges + 1)
+    return np.maximum(end - begin, 0)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fgjax.config import Augmentation
 from fgjax.data import loading, mixing
 from fgjax.data.datasets import Split
+from fgjax.data.views import View
 from fgjax.localization import boxes
 
 SIZE = 32
@@ -128,26 +129,27 @@ def test_only_the_pasted_parts_change(reader):
 def test_the_pasted_patch_is_the_donors_same_part(reader):
     """Donors are flat colours per part, so that a patch tells where it came from."""
 
-    def painted(index, rng=None, *, flip=None, out=None):
+    corners = np.array([[0, 0, 0.25, 0.25], [0.5, 0, 0.75, 0.5], [0.5, 0.5, 1, 1]], np.float32)
+
+    def painted(index, view, *, out=None):
         image = np.full((SIZE, SIZE, 3), 200 if index == 11 else 0, np.uint8)
-        parts = np.array([[0, 0, 0.25, 0.25], [0.5, 0, 0.75, 0.5], [0.5, 0.5, 1, 1]], np.float32)
         if index != 11:
-            for number, box in enumerate(parts):
+            for number, box in enumerate(corners):
                 y0, x0, y1, x1 = boxes.to_pixels(box, SIZE, SIZE)
                 image[y0:y1, x0:x1] = 50 + number
         if out is not None:
             out[:] = image
-        return image, parts
+        return image
 
     fake = dataclasses.replace(reader)
-    object.__setattr__(fake, "read", painted)
+    object.__setattr__(fake, "render", painted)
+    object.__setattr__(fake, "view", lambda index, rng, *, flip=None: View(boxes.WHOLE, corners))
     for position in range(8):
         example = make(fake)(position, 11)
-        _, parts = painted(11)
         for slot in (1, 2):
             for box in example["boxes"][slot]:
                 if box.any():
-                    part = [boxes.to_pixels(p, SIZE, SIZE) for p in parts].index(tuple(box))
+                    part = [boxes.to_pixels(p, SIZE, SIZE) for p in corners].index(tuple(box))
                     y0, x0, y1, x1 = box
                     assert (example["image"][slot][y0:y1, x0:x1] == 50 + part).all()
 
@@ -222,14 +224,16 @@ class Seen:
     def __init__(self):
         self.asked = []
 
-    def read(self, index, rng, *, flip=None, out=None):
+    def view(self, index, rng, *, flip=None):
         self.asked.append((int(index), rng.bit_generator.state["state"]["state"], flip))
         rng.uniform()
+        return View(boxes.WHOLE, np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32))
+
+    def render(self, index, view, *, out=None):
         image = np.full((SIZE, SIZE, 3), index, np.uint8)
         if out is not None:
             out[:] = image
-        parts = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
-        return image, parts
+        return image
 
 
 TYPES = {
@@ -252,13 +256,13 @@ def test_a_set_is_a_function_of_seed_and_position(kind, position):
     assert example["is_positive"] == positive
     rng = loading.generator(5, position)
     again = Seen()
-    again.read(6, rng)
+    again.view(6, rng)
     rows = donors.same(6, 2, rng) if positive else donors.different(6, 3, rng)
     for row in rows:
-        again.read(row, rng)
+        again.view(row, rng)
     if positive:
         rows += donors.different(6, 1, rng)
-        again.read(rows[-1], rng)
+        again.view(rows[-1], rng)
     assert reader.asked == again.asked
     labels = reader.split.labels[rows]
     assert example["labels"].tolist() == [
@@ -291,10 +295,10 @@ def test_a_single_image_is_a_function_of_seed_and_position(kind):
     assert {name: value.dtype for name, value in example.items()} == TYPES
     assert (example["label"], example["index"], example["is_positive"]) == (1, 6, 0)
     rng, again, wanted, other = loading.generator(5, 9), Seen(), np.full((SIZE, SIZE), 6), 1
-    again.read(6, rng)
+    again.view(6, rng)
     if kind == "cutmix":
         row = int(rng.choice(allowed))
-        again.read(row, rng)
+        again.view(row, rng)
         y0, x0, y1, x1 = boxes.to_pixels(mixing.random_box(rng), SIZE, SIZE)
         wanted[y0:y1, x0:x1], other = row, row // 4
     assert reader.asked == again.asked

@@ -21,6 +21,30 @@ def test_part_scores_and_centers_by_loops():
         np.testing.assert_allclose(grouping.part_centers(found)[b, n], wanted, rtol=1e-6)
 
 
+def test_refined_centers_are_means_of_the_attention_around_the_peak():
+    scores = np.random.default_rng(2).normal(size=(4, 5, 6, 3)).astype(np.float32)
+    scores[0, 0, 5, 0] = 9  # in a corner there are three neighbours
+    scores[1, :, :, 1] = 2  # a constant map has its peak in the first cell
+    found = grouping.refined_centers(scores)
+    attention = np.asarray(grouping.attention(scores), np.float64)
+    for b, n in np.ndindex(4, 3):
+        y, x = np.unravel_index(np.argmax(scores[b, ..., n]), (5, 6))
+        total, place = 0.0, np.zeros(2)
+        for v in range(max(y - 1, 0), min(y + 2, 5)):
+            for u in range(max(x - 1, 0), min(x + 2, 6)):
+                total += attention[b, v, u, n]
+                place += attention[b, v, u, n] * np.array([(v + 0.5) / 5, (u + 0.5) / 6])
+        np.testing.assert_allclose(found[b, n], place / total, rtol=1e-5)
+
+
+def test_a_part_between_two_cells_is_found_there():
+    """Two cells that are alike: the first would win, by half a cell."""
+    scores = np.zeros((1, 4, 4, 1), np.float32)
+    scores[0, 1, 1:3] = 5
+    np.testing.assert_allclose(grouping.part_centers(scores)[0, 0], [0.375, 0.375])
+    np.testing.assert_allclose(grouping.refined_centers(scores)[0, 0], [0.375, 0.5], atol=1e-3)
+
+
 def test_peaks_name_the_strongest_cell():
     features = np.zeros((1, 4, 5, 2), np.float32)
     features[0, 1, 3, 0] = 7

@@ -19,7 +19,7 @@ from fgjax.methods import ghns
 from fgjax.methods.ghns import part_networks, parts_classifier
 from fgjax.methods.ghns.hard_negatives import HardNegatives
 from fgjax.methods.ghns.image_classifier import ImageLoss
-from fgjax.methods.ghns.part_sets import PartReader
+from fgjax.methods.ghns.part_sets import PartReader, Views
 from tests import tiny
 
 LABELS = np.repeat(np.arange(4), [6, 2, 7, 5])
@@ -217,7 +217,8 @@ def test_a_hard_negative_is_read_like_its_reference(tiny_dataset):
         rows=np.array([[3, 8]], np.int32), reference=np.array([3], np.int32),
         mask=np.zeros(1, np.int32), label=split.labels[3:4], probability=np.ones(1, np.float32),
     )  # fmt: skip
-    made = parts_classifier.Quadruplets(kept, split.labels, seed=0, reader=reader)(5, 3)
+    views = Views(np.zeros((len(split), 2, 1), np.float32), split.labels, len(split))
+    made = parts_classifier.Quadruplets(kept, views, seed=0, reader=reader)(5, 3)
     rng = loading.generator(0, 5)
     rng.choice(np.array([0]))
     np.testing.assert_array_equal(made["image"], reader.read(3, rng)[0])
@@ -253,7 +254,7 @@ def test_a_reference_gets_its_own_hard_negative_before_its_classs():
         probability=np.ones(3, np.float32),
     )
     features = np.arange(20 * 3 * 2, dtype=np.float32).reshape(20, 3, 2)
-    transform = parts_classifier.Quadruplets(kept, LABELS, seed=0, features=features)
+    transform = parts_classifier.Quadruplets(kept, Views(features, LABELS, 20), seed=0)
     for position in range(10):
         own = transform(position, 0)
         assert own["hard_rows"].tolist() == [0, 9, 0]
@@ -277,7 +278,10 @@ def test_a_run_ends_with_every_score_and_its_pictures(finished_ghns):
     assert sum(metrics["original_object_parts_weights"]) == pytest.approx(1)
     assert protocol["test_split_used_for_selection"] is False
     assert metrics["generation"]["kept"] > 0
-    for name in ("candidates.webp", "distances.png", "fusion.png", "curves.png",
+    for stage in ("part_networks", "filter"):  # each by itself, on test and on held-out images
+        for name in ("test_top1", "held_out_top1"):
+            assert 0 <= metrics["stages"][stage][name] <= 1
+    for name in ("candidates.webp", "distances.png", "fusion.png", "curves.png", "tsne.png",
                  "confusions.webp"):  # fmt: skip
         assert cv2.imread(str(finished_ghns / "figures" / name)).std() > 5
 
@@ -352,7 +356,7 @@ def test_missing_parts_and_missing_held_out_images_are_refused(config, tmp_path)
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [("tau", 1.5, r"in \[0, 1\]"), ("m1", 0.1, "above m2"), ("extractors", "none", "finetuned"),
-     ("fusion_parts", 0.9, "sum to 1"), ("per_class", 1, "triplets need two"),
+     ("fusion_parts", 0.9, "sum to 1"), ("per_class", 0, "1 or more"), ("views", 0, "1 or more"),
      ("hard_negatives", -1, "0 or more"), ("parts", "eyes", "grouping"),
      ("part_networks.batch_size", 4, None), ("part_networks.batch_size", 12, None),
      ("per_class", 8, "with at least two classes")],
@@ -363,6 +367,12 @@ def test_impossible_settings_are_refused(config, field, value, says):
         check(changed, devices=4)
         return
     with pytest.raises(UserError, match=says):
+        check(changed, devices=4)
+
+
+def test_own_crops_want_original_pixels(config):
+    changed = override(config, {"method.own_crops": True, "method.original_pixels": False})
+    with pytest.raises(UserError, match="False without original_pixels"):
         check(changed, devices=4)
 
 

@@ -1,8 +1,10 @@
 """LAPM's own pieces: its objective on a batch, the scopes of the margins, its switches."""
 
 import dataclasses
+import json
 import math
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,11 @@ from fgjax import main, methods, models
 from fgjax.config import check, override
 from fgjax.data.datasets import load_dataset
 from fgjax.errors import UserError
+from fgjax.figures.embeddings import in_plane, rows_of_first
 from fgjax.methods import lapm
-from fgjax.methods.lapm import adaptive_margin
-from fgjax.training.run import Run
+from fgjax.methods.lapm import adaptive_margin, figures
+from fgjax.methods.shared.classifier import classifier_maps, whole_images
+from fgjax.training.run import Run, Stage
 from tests.oracles import lapm as oracle
 
 PAIRS = lapm.PAIRS
@@ -238,6 +242,7 @@ def test_a_shrinking_embedding_is_warned_about(tiny_config, tmp_path, caplog):
         ("method.ratio", "0:0", "whole numbers"),
         ("method.mixing", "mixup", "one of parts, cutmix, none"),
         ("method.views", "single", "cutmix or none with views=single"),
+        ("method.shares", "pixels", "one of area, cam"),
         ("method.objects", "yolo", "one of cam, scda, annotated"),
         ("method.grouping.num_parts", 1, "at least 2"),
         ("method.margin.batch_size", 6, "divisible by the 4 devices"),
@@ -249,6 +254,66 @@ def test_impossible_settings_are_refused(tiny_config, field, value, says):
     with pytest.raises(UserError, match=says) as caught:
         check(override(tiny_config, {field: value}), devices=4)
     assert field.rsplit(".", 1)[-1] in str(caught.value)
+
+
+def test_the_bands_that_are_drawn_are_eq_10_and_12():
+    rng = np.random.default_rng(0)
+    distances = {pair: rng.gamma(4, 1, 200).astype(np.float32) for pair in PAIRS}
+    found = figures.bands_of(distances, 1.2)
+    for pair, values in distances.items():
+        m1 = oracle.m1(values)
+        assert found[pair] == pytest.approx((m1, m1 + 1.2 * oracle.sigma(values)))
+    shared = figures.bands_of(distances, 1.2, shared=True)
+    assert set(shared.values()) == {found[PAIRS[0]]}
+
+
+def test_fixed_bands_are_drawn_as_they_were_kept(tmp_path):
+    run = types.SimpleNamespace(config=types.SimpleNamespace(method=lapm.Config(alpha=2.0)))
+    stage = Stage("margin", tmp_path, "")
+    assert figures.kept_bands(run, stage) == {}  # they adapt
+    run.config.method.adaptive_margin = False
+    kept = {f"{pair}.m1": np.array([1.0, 2.0]) for pair in PAIRS}
+    stage.save_arrays("margins", **kept, **{f"{pair}.sigma": np.float32(0.25) for pair in PAIRS})
+    assert figures.kept_bands(run, stage) == dict.fromkeys(PAIRS, (1.5, 2.0))
+    run.config.method.fixed_m1, run.config.method.fixed_m2 = 0.5, 0.75
+    assert figures.kept_bands(run, stage) == dict.fromkeys(PAIRS, (0.5, 0.75))
+
+
+def test_classes_that_lie_apart_do_so_in_the_plane():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 15)
+    places = in_plane(np.eye(8)[labels] + rng.normal(0, 0.05, (45, 8)))
+    middles = np.stack([places[labels == k].mean(axis=0) for k in range(3)])
+    nearest = np.linalg.norm(places[:, None] - middles, axis=-1).argmin(axis=1)
+    assert (nearest == labels).all()
+    assert rows_of_first(np.array([7, 3, 9, 3, 5]), classes=2).tolist() == [1, 3, 4]
+
+
+def test_nothing_that_is_not_mixed_has_shares(tiny_config):
+    plain = {"method.mixing": "none", "method.views": "single", "method.lambda_": 1.0}
+    with pytest.raises(UserError, match="area with mixing=none"):
+        check(override(tiny_config, {**plain, "method.shares": "cam"}), devices=4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")
+def test_labels_by_attention_keep_the_classifiers_maps_of_training_images(tiny_config, tmp_path):
+    """Held-out images have none, and a finished run opens again."""
+    config = override(tiny_config, {"method.shares": "cam", "method.parts": "grid"})
+    main.run(config, tmp_path, figures=False)
+    run = main.open_run(tmp_path)
+    methods.of(run.config).load_predictor(run)
+    maps = run.stages["attention"].load_arrays("maps")["train"]
+    assert len(maps) == len(run.dataset.train) and (maps[run.held_out_indices] == 0).all()
+    reader, _ = whole_images(run)
+    row = run.train_indices[:3]
+    model = run.load_model(run.stages["classifier"])
+    outputs = run.outputs(model, reader, row, batch_size=4, outputs_of=classifier_maps)
+    weights, labels = np.asarray(model.fc.kernel[...]), run.dataset.train.labels[row]
+    wanted = np.einsum("bhwd,db->bhw", np.float64(outputs["map"]), np.float64(weights[:, labels]))
+    np.testing.assert_allclose(maps[row], wanted, rtol=1e-4, atol=1e-4)
+    stored = json.loads((tmp_path / "margin" / "stage.json").read_text())
+    assert stored["shares"] == "cam" and "after.attention" in stored
 
 
 def test_every_row_of_every_study_is_a_valid_config(tiny_config):

@@ -9,6 +9,7 @@ from fgjax.config import Augmentation
 from fgjax.data.images import Encoded
 from fgjax.data.loading import Reader, crop_resize, read_window
 from fgjax.data.mixing import Donors
+from fgjax.localization import boxes
 from fgjax.methods.ghns.part_sets import PartReader, PartSets, replacement_masks
 
 BOXES = np.array([[0.2, 0.0, 0.6, 0.4], [0.3, 0.3, 0.7, 0.7], [0.2, 0.6, 0.6, 1.0]], np.float32)
@@ -29,10 +30,10 @@ def test_six_masks_replace_one_or_two_of_three():
 
 def test_parts_are_cut_out_of_the_crop(reader):
     reader = dataclasses.replace(reader, original=False)
-    images, boxes = reader.read(5)
+    images, found = reader.read(5)
     whole, _ = reader.reader.read(5)
     assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
-    for image, box in zip(images, boxes):
+    for image, box in zip(images, found):
         np.testing.assert_array_equal(image, crop_resize(whole, box, 16))
 
 
@@ -75,9 +76,9 @@ def test_parts_are_cut_from_the_original_pixels(reader, tiny_dataset):
     own = dataclasses.replace(
         reader, size=24, reader=dataclasses.replace(reader.reader, size=16, windows=None)
     )
-    images, boxes = own.read(5)
+    images, found = own.read(5)
     file = Encoded(tiny_dataset.train.source[5]["image"])
-    for image, box in zip(images, boxes):
+    for image, box in zip(images, found):
         np.testing.assert_array_equal(
             image, read_window(file, box, 24, banner=own.split.crop_bottom)
         )
@@ -96,11 +97,39 @@ def test_flips_and_crops_reach_the_parts(reader):
     )  # fmt: skip
     resized = dataclasses.replace(free, original=False)
     for seed in range(8):
-        one, boxes = free.read(7, np.random.default_rng(seed))
+        one, found = free.read(7, np.random.default_rng(seed))
         other, same = resized.read(7, np.random.default_rng(seed))
-        np.testing.assert_array_equal(boxes, same)
+        np.testing.assert_array_equal(found, same)
         difference = np.abs(one.astype(float) - other).mean(axis=(1, 2, 3))
         assert (difference < 12).all(), seed
+
+
+def test_a_part_has_a_crop_of_its_own(reader, tiny_dataset, monkeypatch):
+    """A random one of its own box, wherever the object's crop lies; flips are the object's."""
+    tight = dataclasses.replace(
+        reader, own_crops=True,
+        reader=dataclasses.replace(
+            reader.reader, augmentation=Augmentation(crop_scale=0.6),
+            windows=np.broadcast_to(np.array([0.1, 0, 0.9, 0.5], np.float32), (96, 4)),
+        ),
+    )  # fmt: skip
+    asked = []
+    monkeypatch.setattr(Reader, "render", lambda self, index, view, *, size: (
+        asked.append(view), np.zeros((size, size, 3), np.uint8))[1])  # fmt: skip
+    for seed in range(60):
+        tight.read(5, np.random.default_rng(seed))
+    windows = np.stack([view.window for view in asked]).reshape(60, 3, 4)
+    in_image = boxes.from_window(BOXES, np.array([[0.1, 0, 0.9, 0.5]], np.float32))
+    inside = (windows - np.tile(in_image[:, :2], 2)) / np.tile(in_image[:, 2:] - in_image[:, :2], 2)
+    assert inside.min() > -1e-5 and inside.max() < 1 + 1e-5
+    sides = inside[..., 2:] - inside[..., :2]
+    np.testing.assert_allclose(sides[..., 0], sides[..., 1], atol=1e-4)
+    assert sides.min() > 0.6 - 1e-4 and sides.max() > 0.95 and sides.min() < 0.65
+    assert np.ptp(sides[..., 0], axis=1).min() > 1e-3  # each part's is another
+    assert 15 < sum(view.flipped for view in asked[::3]) < 45
+    asked.clear()
+    tight.read(5)  # as it is, where nothing is augmented
+    np.testing.assert_allclose([view.window for view in asked], in_image, atol=1e-6)
 
 
 def test_sets_are_of_several_images_of_their_class(reader, tiny_dataset):

@@ -4,6 +4,7 @@ import dataclasses
 
 from fgjax.config import Training, added, one_of, require, require_classes
 from fgjax.methods.shared.localization import Localization
+from fgjax.ranges import within
 
 
 @dataclasses.dataclass
@@ -21,8 +22,11 @@ class Config(Localization):
     discriminator_hidden: int = 128
     several: bool = added(True, before=False)  # a set's own parts are of several images of a class
     original_pixels: bool = added(True, before=False)  # parts are not cut from the resized crop
+    own_crops: bool = added(False, before=False)  # each part in a random crop of its own box
     reverse_gradient: bool = False  # a min-max game for L_adv, which the paper does not describe
-    per_class: int = 4  # images of each class in a batch, so that there are triplets
+    # Images of each class in a batch, so that there are triplets; 1: plain shuffled batches, which
+    # have one by chance.
+    per_class: int = within(4, 1)
     # 3.2, stage 2
     tau: float = 0.95  # FilterNet's probability from which a candidate is kept
     hard_negatives: int = 200  # per class; 150 on CUB and DeepFashion; Fig. 4
@@ -32,6 +36,9 @@ class Config(Localization):
     # Part features of unit length in the filter, the candidates and the frozen head: of long ones a
     # filter is sure of nearly everything, and τ decides nothing.
     unit_features: bool = added(True, before=False)
+    # Of each training image, the views whose part features filter, candidates and frozen head learn
+    # from: the one without augmentation, and the others with.
+    views: int = within(1, 1, before=1)
     # 3.3, stage 3
     extractors: str = "finetuned"  # finetuned (n⁺ forwarded with r, p and n) | frozen (cached)
     embedding: int = 512  # width of the layer that frozen features pass
@@ -66,6 +73,9 @@ class Config(Localization):
         """Refuse what cannot work."""
         super().validate()
         one_of("extractors", self.extractors, "finetuned", "frozen")
+        if self.own_crops:
+            wanted = "False without original_pixels: a part's own crop is cut from the image"
+            require(self.original_pixels, "own_crops", True, wanted)
         one_of("negatives", self.negatives, "filtered", "unfiltered", "random")
         one_of("object_windows", self.object_windows, "found", "annotated")
         one_of("fusion", self.fusion, "held_out", "stacked", "preset", "test")
@@ -76,7 +86,6 @@ class Config(Localization):
         require(0 <= self.tau <= 1, "tau", self.tau, "in [0, 1]")
         require(self.max_attempts >= 1, "max_attempts", self.max_attempts, "at least 1")
         require(self.part_image_size >= 16, "part_image_size", self.part_image_size, "at least 16")
-        require(self.per_class >= 2, "per_class", self.per_class, "at least 2: triplets need two")
         require(0 < self.m2 < self.m1, "m1", self.m1, f"above m2 = {self.m2}, and m2 above 0")
         total = sum(self.preset)
         fine = min(self.preset) >= 0 and abs(total - 1) < 1e-6

@@ -1,5 +1,5 @@
-"""GHNS's pictures: what its generator made and refused, how far that lies from the references, and
-what every fusion of the three classifiers scores.
+"""GHNS's pictures: what its generator made and refused, how far that lies from the references, what
+every fusion of the three classifiers scores, and the parts' embeddings after stages 1 and 3.
 """
 
 import matplotlib.pyplot as plt
@@ -7,17 +7,21 @@ import numpy as np
 
 from fgjax.evaluation import classification, fusion
 from fgjax.figures import drawing
+from fgjax.figures.embeddings import rows_of_first, tsne
 from fgjax.methods.ghns.hard_negatives import HardNegatives
+from fgjax.methods.ghns.part_networks import part_readers
 from fgjax.methods.ghns.part_sets import PartReader, replacement_masks
+from fgjax.methods.ghns.parts_classifier import PartsClassifier, build_parts_classifier
 from fgjax.methods.shared.localization import crops
 from fgjax.training.run import Run
 
 
 def draw(run: Run) -> None:
-    """candidates.webp, distances.png, fusion.png."""
+    """candidates.webp, distances.png, fusion.png, tsne.png."""
     candidates(run)
     distances(run)
     fusion_triangle(run)
+    embedding(run)
 
 
 def candidates(run: Run, *, each: int = 6) -> None:
@@ -38,7 +42,8 @@ def candidates(run: Run, *, each: int = 6) -> None:
     ]
     images, captions = [], []
     for number in chosen:
-        reference, rows = int(examples.reference[number]), examples.rows[number]
+        of = len(run.dataset.train)  # rows are views of so many images
+        reference, rows = int(examples.reference[number]) % of, examples.rows[number] % of
         own, _ = parts.read(reference)
         for part in range(count):
             images.append(drawing.enlarge(own[part], 128))
@@ -128,3 +133,28 @@ def fusion_triangle(run: Run) -> None:
         figure, run.workdir / "figures" / "fusion.png", top=0.97,
         caption="accuracy of every weighting of the three classifiers",
     )  # fmt: skip
+
+
+def parts_embedding(model: PartsClassifier, batch) -> dict:
+    """F of Eq. 8, [B, E], of part images."""
+    return {"embedding": model.head.embed(model.features(batch["image"]))}
+
+
+def embedding(run: Run) -> None:
+    """Parts of test images after stage 1, and as the parts classifier sees them: tsne.png."""
+    config, stages = run.config.method, run.stages
+    labels = run.dataset.test.labels
+    rows = rows_of_first(labels)
+    model = build_parts_classifier(run, config, stages["part_networks"])
+    stages["parts_classifier"].restore_model(model)
+    _, reader = part_readers(run, config, stages["objects"], stages["parts"])
+    after = run.outputs(
+        model, reader, rows, batch_size=config.parts_classifier.batch_size,
+        outputs_of=parts_embedding,
+    )  # fmt: skip
+    before = stages["part_networks"].load_arrays("features")["test"][rows]
+    pairs = [
+        ("part networks", before.reshape(len(rows), -1)),
+        ("parts classifier", after["embedding"]),
+    ]
+    tsne(run, pairs, labels[rows])

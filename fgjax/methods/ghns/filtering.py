@@ -16,6 +16,8 @@ from fgjax.errors import UserError
 from fgjax.evaluation.classification import classification_metrics
 from fgjax.methods.ghns import hard_negatives
 from fgjax.methods.ghns.hard_negatives import HardNegatives
+from fgjax.methods.ghns.part_networks import load_views
+from fgjax.methods.ghns.part_sets import Views
 from fgjax.models import layers
 from fgjax.training.run import Run, Stage
 
@@ -26,15 +28,15 @@ log = logging.getLogger(__name__)
 class CachedFeatures:
     """Transform that looks features up: they are constants when their networks are frozen."""
 
-    features: np.ndarray  # [N, P, D]
-    labels: np.ndarray
+    views: Views
+    seed: int
 
     def __call__(self, position: int, index: int) -> Example:
-        """Features float32 [P, D], label, index."""
-        del position
+        """Features float32 [P, D] of a random view, label, index."""
+        row = self.views.draw(index, loading.generator(self.seed, position))
         return {
-            "features": self.features[index],
-            "label": np.int32(self.labels[index]),
+            "features": self.views.features[row],
+            "label": np.int32(self.views.labels[index]),
             "index": np.int32(index),
         }
 
@@ -59,25 +61,27 @@ def train_filter(run: Run, training: Training, networks: Stage) -> Stage:
     stage = run.stage("filter", training, after=(networks,))
     if stage.done:
         return stage
-    features = networks.load_arrays("features")["train"]
-    labels, held = run.dataset.train.labels, run.held_out_indices
-    model = build_filter(run, features)
-    stream = loading.stream(
-        run.train_indices, CachedFeatures(features, labels), seed=run.seed("filter")
-    )
+    views, held = load_views(run, networks), run.held_out_indices
+    model, seed = build_filter(run, views.features), run.seed("filter")
+    stream = loading.stream(run.train_indices, CachedFeatures(views, seed), seed=seed)
+
+    def top1(model: nnx.Module, features: np.ndarray, labels: np.ndarray) -> float:
+        logits = run.compute(
+            lambda: np.asarray(model(jnp.asarray(features.reshape(len(features), -1)))),
+            instead=lambda: np.zeros((len(features), run.dataset.num_classes), np.float32),
+        )
+        return classification_metrics(logits, labels)["top1"]
 
     def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
         del epoch
-        logits = run.compute(
-            lambda: np.asarray(model(jnp.asarray(features[held].reshape(len(held), -1)))),
-            instead=lambda: np.zeros((len(held), run.dataset.num_classes), np.float32),
-        )
-        return {"held_out_top1": classification_metrics(logits, labels[held])["top1"]}
+        return {"held_out_top1": top1(model, views.features[held], views.labels[held])}
 
     evaluator = evaluate if len(held) else None
     run.train(stage, model, filter_loss, stream, training, evaluator=evaluator)
     stage.save_model(model)
-    stage.finish(evaluate(model, training.epochs) if evaluator else {})
+    test = networks.load_arrays("features")["test"]
+    metrics = {"test_top1": top1(model, test, run.dataset.test.labels)}
+    stage.finish(metrics | (evaluate(model, training.epochs) if evaluator else {}))
     return stage
 
 
@@ -96,13 +100,14 @@ def make_hard_negatives(
     )  # fmt: skip
     if stage.done:
         return stage
-    features, labels = networks.load_arrays("features")["train"], run.dataset.train.labels
+    views = load_views(run, networks)
+    features, labels, indices = views.features, views.labels, views.of(run.train_indices)
     model = build_filter(run, features)
     filter_net.restore_model(model)
     began = time.monotonic()
     made = run.compute(
         lambda: hard_negatives.generate(
-            run.key("hard_negatives"), features, labels, run.train_indices,
+            run.key("hard_negatives"), features, labels, indices,
             model.kernel[...], model.bias[...],
             wanted=wanted, threshold=tau if negatives == "filtered" else -1.0,
             max_attempts=max_attempts,
@@ -112,7 +117,7 @@ def make_hard_negatives(
     seconds = time.monotonic() - began
     if negatives == "random":
         made = hard_negatives.with_random_images(
-            made, labels, run.train_indices, seed=run.seed("hard_negatives", "random")
+            made, labels, indices, seed=run.seed("hard_negatives", "random")
         )
     kept, each = made.kept, np.bincount(made.kept.label, minlength=run.dataset.num_classes)
     short = {run.dataset.class_names[k]: int(n) for k, n in enumerate(each)
@@ -129,7 +134,7 @@ def make_hard_negatives(
             ", ".join(f"{name} {n}" for name, n in list(short.items())[:10]),
         )  # fmt: skip
     distances = hard_negatives.distances_to_reference(
-        features, labels, run.train_indices, kept, made.examples, seed=run.seed("hard_negatives")
+        features, labels, indices, kept, made.examples, seed=run.seed("hard_negatives")
     )
     stage.save_arrays("kept", **vars(kept))
     stage.save_arrays("examples", **vars(made.examples))
@@ -141,5 +146,5 @@ def make_hard_negatives(
 
 
 def load_kept(stage: Stage) -> HardNegatives:
-    """The recipes that stage `hard_negatives` left."""
+    """The recipes that stage `hard_negatives` left; their rows are views (`part_sets.Views`)."""
     return HardNegatives(**stage.load_arrays("kept"))

@@ -27,8 +27,9 @@ class HardNegatives:
     """Recipes of the kept sets, from which their features can be computed at any time.
 
     Attributes:
-      rows: int32 [M, P], the image of the split that each part comes from.
-      reference: int32 [M], the image whose class the set passes for.
+      rows: int32 [M, P], the row of the features that each part comes from: an image of the split,
+        or a view of it (`part_sets.Views`).
+      reference: int32 [M], likewise, the one whose class the set passes for.
       mask: int32 [M], which parts are replaced: a row of `replacement_masks`.
       label: int32 [M], the reference's class.
       probability: float32 [M], FilterNet's for that class.

@@ -59,7 +59,9 @@ def run(run: Run) -> dict[str, Any]:
             **stages["fusion"].metrics,
             "generation": made,
             "localization": localization,
-            "stages": {name: stages[name].metrics for name in ("part_networks", "filter")},
+            "stages": {
+                name: stages[name].metrics for name in ("classifier", "part_networks", "filter")
+            },
         },
         "protocol": protocol,
     }

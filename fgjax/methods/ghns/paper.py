@@ -61,6 +61,7 @@ PAPER = Paper(
               (image_classifier.train_image_classifier, image_classifier.ImageLoss)),
     ),
     figures=(
+        Place("—", "the parts' embeddings after stages 1 and 3", (figures.embedding,)),
         Place("Fig. 3", "kept and refused candidates", (figures.candidates,)),
         Place("beside it", "distances of generated samples", (figures.distances,)),
         Place("beside it", "every weight of the fusion", (figures.fusion_triangle,)),

@@ -11,13 +11,13 @@ from flax import nnx
 
 from fgjax import losses, models
 from fgjax.config import Training
-from fgjax.data.loading import Example
+from fgjax.data.loading import Example, Transform
 from fgjax.data.mixing import Donors
 from fgjax.data.sampling import AnchorBatches, class_stream
 from fgjax.evaluation import classification
 from fgjax.losses.common import normalize
 from fgjax.methods.ghns.config import Config
-from fgjax.methods.ghns.part_sets import PartReader, PartSets
+from fgjax.methods.ghns.part_sets import AugmentedParts, PartReader, PartSets, Views
 from fgjax.methods.shared.classifier import starting_model
 from fgjax.methods.shared.localization import crops
 from fgjax.models import layers
@@ -89,16 +89,16 @@ def told_sets(model: PartNetworks, batch: Example) -> dict[str, jax.Array]:
 def features_of(
     run: Run,
     model: PartNetworks,
-    reader: PartReader,
+    source: PartReader | Transform,
+    count: int,
     *,
     batch_size: int,
     unit: bool = False,
 ) -> dict[str, np.ndarray]:
-    """`features` [N, P, D] and `logits` [N, P, K] of a split's images."""
-    count = len(reader.split)
+    """`features` [N, P, D] and `logits` [N, P, K] of a split's N = `count` images."""
     found: dict[str, np.ndarray] = {}
     for outputs, here in run.iterate(
-        model, reader, np.arange(count), batch_size=batch_size, outputs_of=PartOutputs(unit)
+        model, source, np.arange(count), batch_size=batch_size, outputs_of=PartOutputs(unit)
     ):
         for name, values in outputs.items():
             if name not in found:
@@ -155,8 +155,8 @@ def part_readers(
 ) -> tuple[PartReader, PartReader]:
     """Readers of the part images of both splits."""
     train, test = crops(run, objects, parts)
-    size, original = config.part_image_size, config.original_pixels
-    return PartReader(train, size, original), PartReader(test, size, original)
+    settings = (config.part_image_size, config.original_pixels, config.own_crops)
+    return PartReader(train, *settings), PartReader(test, *settings)
 
 
 def part_count(run: Run, config: Config) -> int:
@@ -191,7 +191,7 @@ def train_part_networks(
     """Stage 1; leaves the features of all images as the artifact `features`."""
     names = ("alpha", "beta", "gamma", "margin", "discriminator_hidden", "reverse_gradient",
              "per_class", "part_image_size", "several", "original_pixels",
-             "unit_features")  # fmt: skip
+             "own_crops", "unit_features", "views")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     training = config.part_networks
     stage = run.stage("part_networks", training, after=(classifier, objects, parts), revision=2,
@@ -214,13 +214,17 @@ def train_part_networks(
         evaluator=_evaluator(run, train, training.batch_size, several=config.several),
     )
     stage.save_model(model)
+    options = {"batch_size": training.batch_size, "unit": config.unit_features}
     found = {
-        name: features_of(
-            run, model, reader, batch_size=training.batch_size, unit=config.unit_features
-        )
+        name: features_of(run, model, reader, len(reader.split), **options)
         for name, reader in (("train", train), ("test", test))
     }
-    stage.save_arrays("features", **{name: arrays["features"] for name, arrays in found.items()})
+    features = {name: arrays["features"] for name, arrays in found.items()}
+    for number in range(1, config.views):
+        view = AugmentedParts(train, run.seed("views"), number)
+        seen = features_of(run, model, view, len(train.split), **options)
+        features[f"view{number}"] = seen["features"]
+    stage.save_arrays("features", **features)
     labels, held = run.dataset.train.labels, run.held_out_indices
     metrics = {"test_top1": _top1(mean_logits(found["test"]["logits"]), run.dataset.test.labels)}
     if len(held):
@@ -228,6 +232,14 @@ def train_part_networks(
         metrics["held_out_top1"] = _top1(logits, labels[held])
     stage.finish(metrics)
     return stage
+
+
+def load_views(run: Run, stage: Stage) -> Views:
+    """The part features of the training images as stage 1 left them."""
+    stored, labels = stage.load_arrays("features"), run.dataset.train.labels
+    later = sorted((n for n in stored if n.startswith("view")), key=lambda n: int(n[4:]))
+    features = np.concatenate([stored["train"], *[stored[name] for name in later]])
+    return Views(features, np.tile(labels, 1 + len(later)), len(labels))
 
 
 def _evaluator(run: Run, reader: PartReader, batch_size: int, *, several: bool):

@@ -7,6 +7,56 @@ import numpy as np
 from fgjax.data.datasets import Split
 from fgjax.data.loading import Example, Reader, crop_resize, generator
 from fgjax.data.mixing import Donors
+from fgjax.data.views import View
+from fgjax.localization import boxes as boxlib
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Part features of every training image in several views.
+
+    Attributes:
+      features: [V · N, P, D]; row v · N + i is view v of image i, view 0 without augmentation.
+      labels: int [V · N].
+      images: N.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    images: int
+
+    @property
+    def count(self) -> int:
+        """V."""
+        return len(self.features) // self.images
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """All views of some images, view after view."""
+        return (np.arange(self.count)[:, None] * self.images + rows).ravel()
+
+    def images_of(self, rows: np.ndarray) -> np.ndarray:
+        """The images that views are of."""
+        return rows % self.images
+
+    def draw(self, index: int, rng: np.random.Generator) -> int:
+        """A view of an image; nothing is drawn where there is one."""
+        return index if self.count == 1 else index + self.images * int(rng.integers(self.count))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentedParts:
+    """Transform that reads the parts of an image in view `number`, whatever the position."""
+
+    reader: "PartReader"
+    seed: int
+    number: int
+
+    def __call__(self, position: int, index: int) -> Example:
+        """Image uint8 [P, S, S, 3], label, index."""
+        del position
+        image, _ = self.reader.read(index, generator(self.seed, self.number, index))
+        label = np.int32(self.reader.split.labels[index])
+        return {"image": image, "label": label, "index": np.int32(index)}
 
 
 def replacement_masks(count: int) -> np.ndarray:
@@ -26,11 +76,14 @@ class PartReader:
       reader: of object crops with part boxes.
       size: S, the side of a part image in pixels.
       original: cut parts from the image's own pixels, and not from the resized crop.
+      own_crops: a part is augmented by a random crop of its own box, and not by the object's crop,
+        which cuts off what lies at its border and shows all else as it is.
     """
 
     reader: Reader
     size: int
     original: bool = True
+    own_crops: bool = False
 
     @property
     def split(self) -> Split:
@@ -42,12 +95,31 @@ class PartReader:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Parts uint8 [P, S, S, 3] and their boxes [P, 4]; augmented when an rng is given."""
         view = self.reader.view(index, rng)
+        if self.own_crops and rng is not None:
+            seen = [self._crop_of(box, view, rng) for box in self._boxes(index)]
+            images = [self.reader.render(index, one, size=self.size) for one in seen]
+            return np.stack(images), view.parts
         inside = np.clip(view.parts, 0, 1)  # a random crop may leave a part half outside
         if not self.original:
             image = self.reader.render(index, view)
             return np.stack([crop_resize(image, box, self.size) for box in inside]), view.parts
         images = [self.reader.render(index, view.inside(box), size=self.size) for box in inside]
         return np.stack(images), view.parts
+
+    def _boxes(self, index: int) -> np.ndarray:
+        """The part boxes [P, 4] in the image's coordinates."""
+        reader = self.reader
+        assert reader.parts is not None
+        window = boxlib.WHOLE if reader.windows is None else reader.windows[index]
+        return boxlib.from_window(reader.parts[index], window[None])
+
+    def _crop_of(self, box: np.ndarray, view: View, rng: np.random.Generator) -> View:
+        """A random crop of a box of the image, flipped and coloured as the view is."""
+        side = rng.uniform(self.reader.augmentation.crop_scale, 1)
+        low = rng.uniform(0, 1 - side, 2)
+        inner = np.concatenate([low, low + side]).astype(np.float32)
+        nothing = np.zeros((0, 4), np.float32)
+        return dataclasses.replace(view, window=boxlib.from_window(inner, box), parts=nothing)
 
 
 @dataclasses.dataclass(frozen=True)

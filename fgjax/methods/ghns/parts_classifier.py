@@ -21,10 +21,11 @@ from fgjax.methods.ghns.part_networks import (
     PartNetworks,
     anchor_batches,
     load_part_networks,
+    load_views,
     part_count,
     part_readers,
 )
-from fgjax.methods.ghns.part_sets import PartReader
+from fgjax.methods.ghns.part_sets import PartReader, Views
 from fgjax.models import layers
 from fgjax.training.run import Run, Stage
 
@@ -74,21 +75,19 @@ class Quadruplets:
 
     Attributes:
       kept: recipes.
-      labels: int [N], of the split.
+      views: of the split's images; frozen networks' features are looked up there.
       seed: decides, with the position, augmentation and choice.
-      reader: of part images, for networks that learn; or
-      features: [N, P, D] of frozen ones.
+      reader: of part images, for networks that learn; None for frozen ones.
     """
 
     kept: HardNegatives
-    labels: np.ndarray
+    views: Views
     seed: int
     reader: PartReader | None = None
-    features: np.ndarray | None = None
 
     @functools.cached_property
     def _of_reference(self) -> dict[int, np.ndarray]:
-        return by_value(self.kept.reference)
+        return by_value(self.views.images_of(self.kept.reference))
 
     @functools.cached_property
     def _of_class(self) -> dict[int, np.ndarray]:
@@ -101,22 +100,23 @@ class Quadruplets:
         from) and has_hard float32.
         """
         rng = generator(self.seed, position)
-        example: Example = {"label": np.int32(self.labels[index]), "index": np.int32(index)}
-        label = int(self.labels[index])
+        label = int(self.views.labels[index])
+        example: Example = {"label": np.int32(label), "index": np.int32(index)}
         choices = self._of_reference.get(index, self._of_class.get(label))
         parts = self.kept.rows.shape[1]
         rows = np.full(parts, index, np.int32)
         if choices is not None:
             rows = self.kept.rows[rng.choice(choices)]
-        example |= {"hard_rows": rows, "has_hard": np.float32(choices is not None)}
+        images = self.views.images_of(rows)
+        example |= {"hard_rows": images, "has_hard": np.float32(choices is not None)}
         if self.reader is not None:
             example["image"], _ = self.reader.read(index, rng)
             # Parts of one image share its crop and colours, as in the reference.
-            read = {row: self.reader.read(row, rng)[0] for row in dict.fromkeys(rows.tolist())}
-            example["hard_image"] = np.stack([read[int(row)][p] for p, row in enumerate(rows)])
-        if self.features is not None:
-            example["features"] = self.features[index]
-            example["hard"] = self.features[rows, np.arange(parts)]
+            read = {row: self.reader.read(row, rng)[0] for row in dict.fromkeys(images.tolist())}
+            example["hard_image"] = np.stack([read[int(row)][p] for p, row in enumerate(images)])
+        else:
+            example["features"] = self.views.features[self.views.draw(index, rng)]
+            example["hard"] = self.views.features[rows, np.arange(parts)]
         return example
 
 
@@ -125,7 +125,7 @@ class PartsLoss:
     """L_parts = λ L_cls + (1 − λ) L_quad (Eq. 10).
 
     p and n are drawn from the reference's batch, n⁺ from its recipes. A reference without any n⁺
-    falls back to the triplet (r, p, n).
+    falls back to the triplet (r, p, n); one without a p in its batch has neither.
     """
 
     lambda_: float
@@ -147,11 +147,13 @@ class PartsLoss:
         hard = normalize(head.embed(hard))
         logits, labels = head(features), batch["label"]
         positive, negative = (reference[rows] for rows in draw_pairs(key, labels))
+        partnered = jnp.sum(labels[:, None] == labels[None], axis=1) > 1
         quadruplet = losses.quadruplet_loss(
             reference, positive, hard, negative, m1=self.m1, m2=self.m2
         )
         triplet = losses.triplet_loss(reference, positive, negative, margin=self.margin)
-        metric_loss = jnp.mean(jnp.where(batch["has_hard"] > 0, quadruplet, triplet))
+        each = jnp.where(batch["has_hard"] > 0, quadruplet, triplet)
+        metric_loss = jnp.mean(jnp.where(partnered, each, 0))
         entropy = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
         loss = self.lambda_ * entropy + (1 - self.lambda_) * metric_loss
         has = batch["has_hard"]
@@ -160,14 +162,17 @@ class PartsLoss:
             "classification_loss": entropy,
             "quadruplet_loss": masked_mean(quadruplet, has),
             "accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
-            "positive_distance": jnp.mean(far(positive)),
+            "positive_distance": masked_mean(far(positive), partnered),
             "hard_negative_distance": masked_mean(far(hard), has),
             "negative_distance": jnp.mean(far(negative)),
         }
 
 
 def draw_pairs(key: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """For every row of a batch another row of its class, and one of another class: [B], [B]."""
+    """For every row of a batch another row of its class, and one of another class: [B], [B].
+
+    Where its class is there once, any row stands for the first.
+    """
     same = labels[:, None] == labels[None]
     choices = (same & ~jnp.eye(len(labels), dtype=bool), ~same)
     positive, negative = (
@@ -188,7 +193,7 @@ def train_parts_classifier(
     if stage.done:
         return stage
     train, test = part_readers(run, config, objects, parts)
-    features, labels = networks.load_arrays("features")["train"], run.dataset.train.labels
+    views = load_views(run, networks)
     model = build_parts_classifier(run, config, networks)
     kept, seed = load_kept(hard), run.seed("parts_classifier")
     size = training.batch_size
@@ -199,16 +204,10 @@ def train_parts_classifier(
         PartsLoss(config.lambda_parts, config.m1, config.m2, config.margin),
         class_stream(
             anchor_batches(run, config, training, "parts_classifier"),
-            Quadruplets(
-                kept,
-                labels,
-                seed,
-                reader=None if frozen else train,
-                features=features if frozen else None,
-            ),
+            Quadruplets(kept, views, seed, reader=None if frozen else train),
         ),
         training,
-        evaluator=_evaluator(run, features if frozen else None, train, size),
+        evaluator=_evaluator(run, views.features if frozen else None, train, size),
         images_per_example=1 if frozen else 2 * part_count(run, config),
     )
     stage.save_model(model)

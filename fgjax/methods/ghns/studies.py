@@ -9,6 +9,14 @@ _PAPER = printed.read(__package__)
 _ANNOTATED = {"method.object_windows": "annotated"}
 
 
+def _larger(config) -> float:
+    return min(1.5 * config.method.grouping.part_size, 1.0)
+
+
+_SHUFFLED = {"method.per_class": 1, "method.beta": 0.0, "method.lambda_original": 1.0,
+             "method.lambda_object": 1.0, "method.lambda_parts": 1.0}  # fmt: skip
+
+
 def _of_dataset(table: str, title: str, metric: str = "top1", also: tuple[str, ...] = ()) -> Study:
     """A table that compares with other papers: GHNS's own rows of it."""
 
@@ -98,9 +106,17 @@ STUDIES = {
         (
             Row("GHNS", {}),
             Row("two images of each class in a batch", {"method.per_class": 2}),
+            Row("shuffled batches, cross-entropy alone", _SHUFFLED),
+            Row("features of four views", {"method.views": 4}),
             Row("a set's own parts of one image", {"method.several": False}),
             Row("parts from the resized crop", {"method.original_pixels": False}),
             Row("part features of any length", {"method.unit_features": False}),
+            Row("each part in a crop of its own", {"method.own_crops": True}),
+            Row("part centres between cells", {"method.grouping.centers": "refined"}),
+            Row(
+                "part boxes half as large again",
+                {"method.grouping.part_size": _larger},
+            ),
             Row("annotated parts", {"method.parts": "annotated"}),
             Row("parts on a grid", {"method.parts": "grid"}),
         ),
@@ -139,5 +155,6 @@ STUDIES = {
         "GHNS Fig. 4 (best at 150 to 200)",
         tuple(Row(str(n), {"method.hard_negatives": n}) for n in (0, 10, 50, 100, 150, 200, 250)),
         also=("parts_top1",),
+        axes=("method.hard_negatives",),
     ),
 }

@@ -9,6 +9,7 @@ from fgjax.evaluation import nearest, retrieval_metrics
 from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.figures import drawing
 from fgjax.figures.common import image_of
+from fgjax.figures.embeddings import rows_of_first, tsne
 from fgjax.training.run import Run
 
 _RECALL_KS = (1, 2, 4, 8, 16, 32)
@@ -29,7 +30,8 @@ def draw(run: Run) -> None:
     labels = after["labels"]
     folder = run.workdir / "figures"
     gallery(run, pairs, labels)
-    tsne(run, pairs, labels)
+    rows = rows_of_first(labels)
+    tsne(run, [(name, arrays["embeddings"][rows]) for name, arrays in pairs], labels[rows])
     recall(pairs, labels, folder / "recall.png")
     if "centers" in after:
         centers(before["centers"], after["centers"], folder / "centers.png")
@@ -61,32 +63,6 @@ def gallery(run: Run, pairs, labels: np.ndarray, *, queries: int = 6, top: int =
         images, captions, run.workdir / "figures" / "gallery.webp",
         columns=1 + min(top, len(labels) - 1),
         title="the same queries searched by both; green: the query's class",
-    )  # fmt: skip
-
-
-def tsne(run: Run, pairs, labels: np.ndarray, *, classes: int = 20) -> None:
-    """The first twenty test classes in the plane (HDCL Figs. 5, 6)."""
-    from sklearn.manifold import TSNE
-
-    shown = np.unique(labels)[:classes]
-    rows = np.flatnonzero(np.isin(labels, shown))
-    figure, axes = plt.subplots(1, len(pairs), figsize=(6 * len(pairs), 5.6), squeeze=False)
-    for axis, (name, arrays) in zip(axes[0], pairs):
-        perplexity = min(30, max((len(rows) - 1) // 3, 2))
-        places = TSNE(random_state=0, init="pca", perplexity=perplexity).fit_transform(
-            normalize_rows(arrays["embeddings"][rows])
-        )
-        for number, label in enumerate(shown):
-            mine = labels[rows] == label
-            axis.scatter(*places[mine].T, s=9, color=plt.cm.tab20(number % 20),
-                         label=run.dataset.name_of(label))  # fmt: skip
-        axis.set_title(name)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    axes[0, -1].legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
-    drawing.save(
-        figure, run.workdir / "figures" / "tsne.png",
-        caption="embeddings of the first test classes in the plane, a colour for each class",
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import jax
 
 from fgjax import evaluation, losses, models
 from fgjax.data.datasets import Dataset
+from fgjax.figures import embeddings
 from fgjax.methods.hdcl import figures, in_batch, method
 from fgjax.methods.hdcl.heads import CenterHead
 from fgjax.methods.shared.embedding import embeddings_of
@@ -50,7 +51,7 @@ PAPER = Paper(
         Place("4.2", "embeddings for search; SCDA", (embeddings_of,)),
     ),
     figures=(
-        Place("Fig. 5, 6", "t-SNE of unseen classes", (figures.tsne,)),
+        Place("Fig. 5, 6", "t-SNE of unseen classes", (embeddings.tsne,)),
         Place("Fig. 7", "queries and what they find", (figures.gallery,)),
         Place("beside it", "how the class centres lie to each other", (figures.centers,)),
         Place("beside it", "Recall@K before and after", (figures.recall,)),

@@ -24,6 +24,7 @@ from flax import nnx
 from fgjax import losses
 from fgjax.config import Training, added, one_of, require
 from fgjax.data import loading, mixing
+from fgjax.data.attention import Attention
 from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.losses.common import euclidean, normalize
@@ -38,6 +39,7 @@ from fgjax.methods.shared.localization import (
     crops,
     localize,
 )
+from fgjax.methods.shared.objects import keep_attention
 from fgjax.methods.shared.predictor import network_of
 from fgjax.training.run import Run, Stage
 
@@ -52,6 +54,9 @@ class Config(Localization):
     mixing: str = "parts"  # parts (Eq. 4-6) | cutmix (Eq. 1-3) | none
     views: str = "set"  # set: the reference and its mixtures | single: one image per reference
     ratio: str = "1:1"  # positive : negative sets, Table 7
+    # Label shares of a mixture (Eq. 5): area | cam, of the classifier's attention to each image
+    # (SnapMix).
+    shares: str = added("area", before="area")
     # Whether reference and mixtures are each read with a crop, flip and colours of their own, and
     # whether the fourth image of positive sets, of another class, counts in L_cls, too.
     fresh_views: bool = added(True, before=False)
@@ -83,6 +88,10 @@ class Config(Localization):
         super().validate()
         one_of("mixing", self.mixing, "parts", "cutmix", "none")
         one_of("views", self.views, "set", "single")
+        one_of("shares", self.shares, "area", "cam")
+        if self.mixing == "none":
+            wanted = "area with mixing=none: nothing is mixed"
+            require(self.shares == "area", "shares", self.shares, wanted)
         one_of("scope", self.scope, "global", "class", "reference", "running")
         require(0 <= self.lambda_ <= 1, "lambda_", self.lambda_, "in [0, 1]")
         require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
@@ -122,13 +131,21 @@ def run(run: Run) -> dict[str, Any]:
     }
 
 
-def transform(run: Run, config: Config, reader: Reader, *, seed: int, **changes: Any):
-    """What makes a set (or a single image) of a reference."""
+def transform(
+    run: Run,
+    config: Config,
+    reader: Reader,
+    *,
+    seed: int,
+    attention: Attention | None = None,
+    **changes: Any,
+):
+    """What makes a set (or a single image) of a reference; labels go by attention, if given."""
     donors = mixing.Donors(run.dataset.train.labels, run.train_indices)
     if config.views == "single":
-        return mixing.SingleMixing(reader, donors, seed, kind=config.mixing)
+        return mixing.SingleMixing(reader, donors, seed, kind=config.mixing, attention=attention)
     ratio = changes.pop("ratio", config.positives_negatives)
-    changes = {"fresh": config.fresh_views, **changes}
+    changes = {"fresh": config.fresh_views, "attention": attention, **changes}
     return mixing.SetMixing(reader, donors, seed, kind=config.mixing, ratio=ratio, **changes)
 
 
@@ -265,9 +282,14 @@ def train_margin(
     run: Run, config: Config, classifier: Stage, objects: Stage, parts: Stage | None
 ) -> Stage:
     """Stage `margin`, from ImageNet's weights where there are any; measured on test at its end."""
+    training, attention = config.margin, None
     after = (classifier, objects, *([parts] if parts else []))
-    training = config.margin
-    names = ("mixing", "views", "ratio", "lambda_", "l2norm", "fresh_views", "all_slots")
+    if config.shares == "cam":
+        looked = keep_attention(run, classifier, batch_size=config.classifier.batch_size)
+        after = (*after, looked)
+        attention = Attention(looked.load_arrays("maps")["train"])
+    names = ("mixing", "views", "ratio", "lambda_", "l2norm", "fresh_views", "all_slots",
+             "shares")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     if config.lambda_ < 1:  # without pairs these change nothing
         names = ("alpha", "adaptive_margin", "additional_term", "samples", "scope", "shared_m1",
@@ -280,6 +302,7 @@ def train_margin(
     train, test = crops(run, objects, parts)
     images = 4 if config.views == "set" else 1
     seed = run.seed("margin")
+    make = transform(run, config, train, seed=seed, attention=attention)
     model = starting_model(run, classifier)
     network = model
     if config.lambda_ < 1 and config.scope == "running":
@@ -296,7 +319,7 @@ def train_margin(
             config.l2norm,
             config.all_slots,
         ),
-        loading.stream(run.train_indices, transform(run, config, train, seed=seed), seed=seed),
+        loading.stream(run.train_indices, make, seed=seed),
         training,
         images_per_example=images,
         before_epoch=_estimator(run, config, train, stage) if config.lambda_ < 1 else None,

@@ -22,7 +22,7 @@ PAPER = Paper(
         Equation("4", r"\tilde x = M_1 \odot x_A + M_2 \odot x_B + M_3 \odot x_C",
                  "part-aware CutMix: parts replace the same parts", (mixing.SetMixing,)),
         Equation("5", r"\tilde y = B_A y_A + B_B y_B + B_C y_C",
-                 "the label is shared by the parts' areas", (mixing.label_weights, MarginLoss)),
+                 "the label is shared by the parts' areas", (mixing.shares, MarginLoss)),
         Equation("6", r"B_A + B_B + B_C = 1", "shares of the final image",
                  (mixing.label_weights,)),
         Equation("7", r"L = \begin{cases} d & \text{positive pair} \\ \max(0, m - d) & "
@@ -63,7 +63,9 @@ PAPER = Paper(
     ),
     figures=(
         Place("Fig. 2, 4", "mixtures beside CutMix", (figures.mixing_sheet,)),
-        Place("Fig. 5", "distances in and out of their bands, over epochs", (figures.margins,)),
+        Place("Fig. 5", "distances in and out of their bands, and over epochs",
+              (figures.bands, figures.margins)),
+        Place("—", "test images' embeddings before and after", (figures.embedding,)),
     ),
     tables=(
         Place("Table 1", "CUB-200-2011", ("table1",)),

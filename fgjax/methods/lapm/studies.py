@@ -106,6 +106,7 @@ STUDIES = {
         (
             Row("sets mixed by CutMix", _CUTMIX_SET),
             Row("sets mixed by parts", _MIXING),
+            Row("sets mixed by parts, labels by CAM", {**_MIXING, "method.shares": "cam"}),
             Row("sets mixed by a fixed grid", {**_MIXING, "method.parts": "grid"}),
         ),
     ),
@@ -122,7 +123,8 @@ STUDIES = {
     "part_count": Study(
         "How many parts",
         "LAPM section IV.E.3, without numbers there",
-        tuple(Row(f"{n} parts", {"method.grouping.num_parts": n}) for n in (2, 3, 4)),
+        tuple(Row(f"{n} parts", {"method.grouping.num_parts": n}) for n in (2, 3, 4, 5)),
+        axes=("method.grouping.num_parts",),
     ),
     "part_size": Study(
         "Side of a part box, as a share of the image",
@@ -130,6 +132,16 @@ STUDIES = {
         tuple(
             Row(f"{size:.2f}", {"method.grouping.part_size": size}) for size in (0.21, 0.31, 0.41)
         ),
+        axes=("method.grouping.part_size",),
+    ),
+    "part_centers": Study(
+        "Part centres at cells of the last map, or between them",
+        "not in the paper; MA-CNN's map has 28 × 28 cells",
+        (
+            Row("the strongest cell", {}),
+            Row("refined", {"method.grouping.centers": "refined"}),
+        ),
+        also=("localization.test_part_centers_inside",),
     ),
     "levers": Study(
         "What the paper leaves open, one at a time",
@@ -138,6 +150,7 @@ STUDIES = {
             Row("LAPM", {}),
             Row("one crop for all images of a set", {"method.fresh_views": False}),
             Row("the fourth image of positive sets left out", {"method.all_slots": False}),
+            Row("label shares by CAM, not by area", {"method.shares": "cam"}),
             Row("distances of features as they are", {"method.l2norm": False}),
             Row("distances of unit vectors", {"method.l2norm": True}),
             Row("a running margin for each reference", {"method.scope": "running"}),
@@ -148,11 +161,13 @@ STUDIES = {
         "α, the width of the band",
         "LAPM Eq. 12; 1.2 for Cars, 1 elsewhere",
         tuple(Row(f"α = {a}", {"method.alpha": a}) for a in (0.5, 0.8, 1.0, 1.2, 1.5)),
+        axes=("method.alpha",),
     ),
     "lambda": Study(
         "λ, the share of classification",
         "LAPM Eq. 17; 0.75 on CUB and DeepFashion, 0.8 elsewhere",
         tuple(Row(f"λ = {x}", {"method.lambda_": x}) for x in (0.5, 0.65, 0.75, 0.8, 0.9, 1.0)),
+        axes=("method.lambda_",),
     ),
     "table1": _of_dataset("Table 1", "CUB-200-2011"),
     "table2": _of_dataset("Table 2", "Stanford Cars"),
@@ -180,6 +195,7 @@ STUDIES = {
                       "Table 6", f"N = {n}")
             for n in (100, 200, 250, 300, 400)
         ),
+        axes=("method.samples",),
     ),
     "table7": Study(
         "Ratio of positive to negative sets",

@@ -89,6 +89,26 @@ def _boxes_of(
     ])  # fmt: skip
 
 
+def keep_attention(run: Run, classifier: Stage, *, batch_size: int) -> Stage:
+    """Stage `attention`: CAMs of the training images' own classes as the artifact `maps`.
+
+    Where the objects come from is no matter; held-out images have none. `train` is [N, h, w].
+    """
+    stage = run.stage("attention", after=(classifier,))
+    if stage.done:
+        return stage
+    reader, _ = whole_images(run)
+    found = run.outputs(
+        run.load_model(classifier), reader, run.train_indices,
+        batch_size=batch_size, outputs_of=activation_maps,
+    )["true"]  # fmt: skip
+    maps = np.zeros((len(reader.split), *found.shape[1:]), np.float32)
+    maps[run.train_indices] = found
+    stage.save_arrays("maps", train=maps)
+    stage.finish({})
+    return stage
+
+
 def mean_iou(found: np.ndarray, split: Split) -> float | None:
     """Mean IoU with the annotated boxes, over the images that have one."""
     known = ~np.isnan(split.boxes).any(axis=1)

@@ -49,6 +49,8 @@ class Grouping:
     )
     diversity_weight: float = 2.0  # λ; Dis 1 / Div 2 in the re-uploaded release
     diversity_margin: float = 0.02  # mrg, likewise
+    # Where a part is: cell, the middle of its strongest cell (MA-CNN) | refined, between the cells.
+    centers: str = added("cell", before="cell")
     compact_share: float = 1.0  # MA-CNN's k-means; below: see grouping.group_channels
 
     def validate(self) -> None:
@@ -56,6 +58,7 @@ class Grouping:
         require(self.num_parts >= 2, "grouping.num_parts", self.num_parts, "at least 2")
         require(0 < self.part_size <= 1, "grouping.part_size", self.part_size, "in (0, 1]")
         one_of("grouping.size_of", self.size_of, "image", "crop")
+        one_of("grouping.centers", self.centers, "cell", "refined")
         share = self.compact_share
         require(0 < share <= 1, "grouping.compact_share", share, "in (0, 1]")
 
@@ -83,8 +86,15 @@ class Gate(nnx.Module):
 class PartNetwork(nnx.Module):
     """A backbone, one gate and one classifier per part."""
 
-    def __init__(self, backbone: models.Backbone, num_parts: int, *, rngs: nnx.Rngs):
-        self.backbone = backbone
+    def __init__(
+        self,
+        backbone: models.Backbone,
+        num_parts: int,
+        *,
+        refined: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.backbone, self.refined = backbone, refined
         features, channels = backbone.features, backbone.channels
         self.gates = nnx.List([Gate(features, channels, rngs=rngs) for _ in range(num_parts)])
         heads = [layers.Linear(channels, backbone.num_classes, rngs=rngs) for _ in range(num_parts)]
@@ -102,8 +112,9 @@ class PartNetwork(nnx.Module):
         attention = grouping.attention(scores)
         pooled = jnp.einsum("bhwn,bhwc->bnc", attention, features)
         part_logits = jnp.stack([head(pooled[:, i]) for i, head in enumerate(self.heads)], axis=1)
+        centers = (grouping.refined_centers if self.refined else grouping.part_centers)(scores)
         return {**outputs, "gates": gates, "attention": attention, "part_logits": part_logits,
-                "centers": grouping.part_centers(scores)}  # fmt: skip
+                "centers": centers}  # fmt: skip
 
 
 def classify_loss(model, batch, statistics, key):
@@ -164,7 +175,10 @@ def part_centers(run: Run, model: nnx.Module, reader: Reader, *, batch_size: int
 
 def build_network(run: Run, settings: Grouping, backbone: models.Backbone) -> PartNetwork:
     """A part network around a backbone."""
-    return PartNetwork(backbone, settings.num_parts, rngs=nnx.Rngs(run.key("parts")))
+    refined = settings.centers == "refined"
+    return PartNetwork(
+        backbone, settings.num_parts, refined=refined, rngs=nnx.Rngs(run.key("parts"))
+    )
 
 
 def load_network(run: Run, settings: Grouping, stage: Stage) -> PartNetwork:
