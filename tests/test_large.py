@@ -211,7 +211,7 @@ CASES = {
 }  # fmt: skip
 
 APART = {"nearest", "retrieval_metrics", "rerank", "anchors", "nms", "crop_and_resize", "peaks",
-         "part_centers", "softmax"}  # fmt: skip
+         "part_centers", "refined_centers", "softmax"}  # fmt: skip
 # No program of XLA is in these; what they call is tested by itself.
 BY_NUMPY = {
     "accuracies", "anchors", "area", "around", "cam_box", "centers", "class_similarities",
@@ -220,7 +220,8 @@ BY_NUMPY = {
     "scda_box", "search_thresholds", "search_weights", "simplex", "to_pixels", "to_window",
     "expand_queries", "expected_calibration_error", "fit_temperature", "k_reciprocal",
     "negative_log_likelihood", "paired_bootstrap", "pool", "ranked_metrics", "reliability",
-    "stack_weights", "wilson_interval",
+    "stack_weights", "wilson_interval", "auroc", "density", "false_accepts", "false_accepts_at",
+    "largest_logits", "mass",
 }  # fmt: skip
 # They check, or a public function above consists of them.
 INSIDE = {"as_float", "safe_sqrt", "check_batch", "check_embeddings", "check_labels",
@@ -349,6 +350,20 @@ def test_peaks():
     close(centers, (np.stack([row, column], axis=-1) + 0.5) / 14, 1e-6)
     close(strengths, flat.max(axis=1), 1e-6)
     np.testing.assert_array_equal(centers, parts)
+
+
+@slow
+def test_refined_centers():
+    scores = np.random.default_rng(0).standard_normal((1024, 14, 14, 4)).astype(np.float32)
+    shares = large.attention(scores.astype(np.float64))
+    flat = scores.reshape(1024, 196, 4).argmax(axis=1)
+    row, column = (x[:, None, None] for x in np.divmod(flat, 14))
+    y, x = (np.arange(14).reshape(shape) for shape in ((1, 14, 1, 1), (1, 1, 14, 1)))
+    near = shares * ((abs(y - row) <= 1) & (abs(x - column) <= 1))
+    places = ((axis + 0.5) / 14 for axis in (y, x))
+    wanted = [(near * place).sum(axis=(1, 2)) / near.sum(axis=(1, 2)) for place in places]
+    found = compilation.jit(grouping.refined_centers)(scores)
+    close(found, np.stack(wanted, axis=-1), 1e-5)
 
 
 @slow

@@ -60,7 +60,7 @@ class Run:
             labels, data.held_out, seed=self.config.seed
         )
         if data.shots:
-            own = labels[self.train_indices]
+            own = np.asarray(labels)[self.train_indices]
             kept = few_of_each_class(own, data.shots, seed=self.config.seed)
             self.train_indices = self.train_indices[kept]
         self.stages: dict[str, Stage] = {}

@@ -18,7 +18,7 @@ CARRIED_OUT = {
 }  # fmt: skip
 # What the dataset's name and fingerprint say.
 OF_THE_DATASET = {
-    "data.dataset", "data.path", "data.test_share", "data.split_seed",
+    "data.dataset", "data.path", "data.test_share", "data.split_seed", "data.annotations",
 }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def test_a_folder_of_another_config_is_refused_by_field(tmp_path):
         "stage", "seed", "backbone", "pretrained", "dtype", "last_stride", "pooling", "dropout",
         "freeze", "dataset", "dataset_fingerprint", "held_out", "image_size",
         "augmentation.crop_scale", "augmentation.flip", "augmentation.color", "revision", "margin",
-        "scales",
+        "scales", "shots",
         *flatten(Training()),
     }  # fmt: skip
     assert (stored["stage"], stored["dataset"], stored["dataset_fingerprint"]) == (
