@@ -135,12 +135,10 @@ def run(
     where = {
         "data_dir": config.data.data_dir,
         "manual_dir": config.data.manual_dir,
-        "path": str(pathlib.Path(config.data.path).absolute()) if config.data.path else "",
-        "annotations": str(pathlib.Path(config.data.annotations).absolute())
-        if config.data.annotations
-        else "",
-        "pool": str(pool.absolute()) if pool else "",
-        "reuse": str(pathlib.Path(config.reuse).absolute()) if config.reuse else "",
+        "path": _absolute(config.data.path),
+        "annotations": _absolute(config.data.annotations),
+        "pool": _absolute(str(pool or "")),
+        "reuse": _absolute(config.reuse),
     }
     write_json(workdir / "where.json", where)
     log.info(
@@ -161,6 +159,11 @@ def run(
         draw(context)
         report(context, results)
     return results
+
+
+def _absolute(path: str) -> str:
+    """A path that means the same from anywhere; nothing stays nothing."""
+    return str(pathlib.Path(path).absolute()) if path else ""
 
 
 def draw(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import pathlib
 import struct
 import warnings
 from typing import NamedTuple
@@ -78,10 +79,10 @@ def _by_pillow(data: bytes) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes | pathlib.Path) -> Image.Image:
     with warnings.catch_warnings():  # Pillow warns of large images; `problem` refuses larger ones
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
 
 
 class _Frame(NamedTuple):
@@ -151,7 +152,19 @@ def frame_of(data: bytes) -> Frame | None:
     return Frame(height, width, turn in (3, 4, 7, 8), turn in (2, 3, 6, 7))
 
 
-def size_of(data: bytes) -> tuple[int, int]:
+def upright_size_of(file: pathlib.Path) -> tuple[int, int]:
+    """Height and width of an image as people see it, turned by EXIF; only its header is read.
+
+    Raises:
+      ValueError: there is no such header.
+    """
+    height, width = size_of(file)
+    with _open(file) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def size_of(data: bytes | pathlib.Path) -> tuple[int, int]:
     """Height and width from an image's header, without decoding its pixels.
 
     Raises:

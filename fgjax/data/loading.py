@@ -175,9 +175,7 @@ class Reader:
         parts = np.zeros((0, 4), np.float32) if self.parts is None else self.parts[index]
         if rng is None:
             return View(window, parts)
-        side = rng.uniform(self.augmentation.crop_scale, 1)
-        low = rng.uniform(0, 1 - side, 2)
-        inner = np.concatenate([low, low + side]).astype(np.float32)
+        inner = random_window(rng, self.augmentation.crop_scale)
         window, parts = boxlib.from_window(inner, window), boxlib.to_window(parts, inner)
         drawn = bool(rng.integers(2)) and self.augmentation.flip
         flipped = drawn != bool(flip)
@@ -212,6 +210,13 @@ class ImageReader(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Image and part boxes of a row, augmented when an rng is given."""
         ...
+
+
+def random_window(rng: np.random.Generator, smallest: float) -> np.ndarray:
+    """A square window [4] of a whole: its side uniform from `smallest` to 1, anywhere inside."""
+    side = rng.uniform(smallest, 1)
+    low = rng.uniform(0, 1 - side, 2)
+    return np.concatenate([low, low + side]).astype(np.float32)
 
 
 def generator(seed: int, *path: int) -> np.random.Generator:

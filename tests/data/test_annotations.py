@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fgjax import main
 from fgjax.config import Data, check, override
@@ -76,6 +77,20 @@ def test_points_become_boxes_of_the_object_size(tmp_path, kind):
     np.testing.assert_allclose(parts[0], [6.25 / 20, 11.25 / 30, 13.75 / 20, 18.75 / 30], atol=1e-6)
     np.testing.assert_allclose(parts[1], [16.25 / 20, 26.25 / 30, 1, 1], atol=1e-6)
     assert np.isnan(found["cicada/1.png"][1]).all()
+
+
+def test_points_are_meant_on_the_image_as_it_is_seen(tmp_path):
+    """A photograph that EXIF turns by a right angle: 20 wide and 30 high for whoever marks it."""
+    load(tmp_path, "")  # makes the folder
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "insects" / "ant" / "turned.jpg", exif=exif)
+    images = [{"id": 1, "file_name": "ant/turned.jpg"}]
+    points = [{"image_id": 1, "keypoints": [10, 28, 2, 0, 0, 0]}]
+    dataset = load(tmp_path, coco(tmp_path, images=images, annotations=points))
+    _, parts = rows(dataset)["ant/turned.jpg"]
+    np.testing.assert_allclose(parts[0, :3], [24.25 / 30, 6.25 / 20, 1], atol=1e-6)
 
 
 def test_both_formats_say_the_same_and_change_the_dataset(tmp_path):

@@ -10,7 +10,7 @@ from fgjax import main, methods
 from fgjax.config import check, override
 from fgjax.data.images import Encoded
 from fgjax.errors import UserError
-from fgjax.methods.probe import attention, heads
+from fgjax.methods.probe import attention
 from tests import tiny
 
 
@@ -87,7 +87,3 @@ def test_impossible_settings_are_refused(data_dir, field, value):
     config = override(tiny.probe_config(data_dir), {f"method.attention.{field}": value})
     with pytest.raises(UserError, match=rf"config.method.attention.{field} is"):
         check(config, devices=1)
-
-
-def test_the_heads_are_named():
-    assert heads.HEADS == ("linear", "cosine", "knn", "attention")

@@ -13,13 +13,13 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fgjax.data.datasets.splits import Dataset, Split
-from fgjax.data.images import size_of
+from fgjax.data.images import upright_size_of
 from fgjax.errors import UserError
 
 PART_SIZE = 0.25  # side of a part's box around its point, of the object's longer side; as CUB's
@@ -42,20 +42,20 @@ class Annotations:
     digest: str
 
 
-def annotate(dataset: Dataset, path: str, exists: Iterable[str]) -> Dataset:
+def annotate(dataset: Dataset, path: str, files: Mapping[str, str]) -> Dataset:
     """A dataset with the boxes and parts of an annotation file; what it does not name has none.
 
     Args:
       dataset: of a folder.
       path: of the file, or of a folder in CUB's format.
-      exists: names of all files there, those that are no readable images included.
+      files: {name: path} of all files there, those that are no readable images included.
 
     Raises:
       UserError: the annotations cannot be read, name an image that is not there, or a point that
         lies outside of its image.
     """
     found = read(pathlib.Path(path).expanduser())
-    lost = sorted((found.points.keys() | found.boxes.keys()) - set(exists))
+    lost = sorted((found.points.keys() | found.boxes.keys()) - files.keys())
     if lost:
         more = f" and {len(lost) - 1} others" if len(lost) > 1 else ""
         raise UserError(
@@ -65,21 +65,21 @@ def annotate(dataset: Dataset, path: str, exists: Iterable[str]) -> Dataset:
     fingerprint = hashlib.sha256(f"{dataset.fingerprint} {found.digest}".encode()).hexdigest()
     return dataclasses.replace(
         dataset,
-        train=_annotated(dataset.train, found, path),
-        test=_annotated(dataset.test, found, path),
+        train=_annotated(dataset.train, found, path, files),
+        test=_annotated(dataset.test, found, path, files),
         part_names=found.part_names,
         part_regions={name: (place,) for place, name in enumerate(found.part_names)},
         fingerprint=fingerprint[:16],
     )
 
 
-def _annotated(split: Split, found: Annotations, path: str) -> Split:
+def _annotated(split: Split, found: Annotations, path: str, files: Mapping[str, str]) -> Split:
     boxes = np.full((len(split), 4), np.nan, np.float32)
     parts = np.full((len(split), len(found.part_names), 4), np.nan, np.float32)
     for row, name in enumerate(split.filenames):
         if name not in found.points and name not in found.boxes:
             continue
-        height, width = size_of(split.source[row]["image"])
+        height, width = upright_size_of(pathlib.Path(files[name]))
         sides, longer = np.array([height, width] * 2), max(height, width)
         if name in found.boxes:
             x, y, across, down = found.boxes[name]

@@ -107,8 +107,8 @@ def open_folder(
     )
     if not annotated:
         return dataset
-    there = (_printable(str(pathlib.Path(path).relative_to(root))) for path in listed)
-    return annotate(dataset, annotated, there)
+    files = {_printable(str(pathlib.Path(path).relative_to(root))): path for path in listed}
+    return annotate(dataset, annotated, files)
 
 
 def _classes(folder: pathlib.Path) -> dict[str, list[str]]:

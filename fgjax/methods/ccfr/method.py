@@ -123,7 +123,7 @@ def load_predictor(run: Run) -> RerankingPredictor:
     measured = ranking.metrics
     chosen = {name: measured[name] for name in Thresholds._fields}
     database = normalize_rows(stage.load_arrays("features")["train"])
-    database, labels, _ = load_memory(run).extended(database, run.dataset.train.labels)
+    database, labels, _ = _memory(run, stage).extended(database, run.dataset.train.labels)
     return RerankingPredictor.of(
         run,
         network=network_of(run, model, all_outputs),
@@ -136,7 +136,11 @@ def load_predictor(run: Run) -> RerankingPredictor:
 
 def load_memory(run: Run) -> Memory:
     """What the run may learn without training: further images of its classes, to re-rank by."""
-    return Memory.of(run, load_final(run)[1], new_classes=False)
+    return _memory(run, load_final(run)[1])
+
+
+def _memory(run: Run, stage: Stage) -> Memory:
+    return Memory.of(run, stage, new_classes=False)
 
 
 def load_embedder(run: Run) -> Embedder:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from fgjax.data.datasets import Split
-from fgjax.data.loading import Example, Reader, crop_resize, generator
+from fgjax.data.loading import Example, Reader, crop_resize, generator, random_window
 from fgjax.data.mixing import Donors
 from fgjax.data.views import View
 from fgjax.localization import boxes as boxlib
@@ -115,9 +115,7 @@ class PartReader:
 
     def _crop_of(self, box: np.ndarray, view: View, rng: np.random.Generator) -> View:
         """A random crop of a box of the image, flipped and coloured as the view is."""
-        side = rng.uniform(self.reader.augmentation.crop_scale, 1)
-        low = rng.uniform(0, 1 - side, 2)
-        inner = np.concatenate([low, low + side]).astype(np.float32)
+        inner = random_window(rng, self.reader.augmentation.crop_scale)
         nothing = np.zeros((0, 4), np.float32)
         return dataclasses.replace(view, window=boxlib.from_window(inner, box), parts=nothing)
 

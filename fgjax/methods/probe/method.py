@@ -37,8 +37,8 @@ from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
-# A head's free number.
 _LEARNING = ("knn", "cosine")  # heads that learn images without training
+# A head's free number.
 _FREE = {"linear": "strength", "knn": "neighbours", "attention": "strength"}
 
 
