@@ -274,6 +274,8 @@ class Row:
       paper: the paper's number, if it has one.
       metric: the entry of results.json that the row shows, if not the study's.
       paper_also: the paper's numbers for what the study shows beside it, {metric: number}.
+      search: whether the study's search, where it has one, is for this row, too.
+      note: what stands beside its name in a table.
     """
 
     name: str
@@ -281,6 +283,23 @@ class Row:
     paper: float | None = None
     metric: str = ""
     paper_also: dict[str, float] = dataclasses.field(default_factory=dict)
+    search: bool = True
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What each row of a study tries on held-out training data before it is measured.
+
+    Attributes:
+      candidates: {name: overrides}; with seed 0 each row finds its own.
+      metric: the entry of results.json that decides, of what was held out; the largest wins.
+      overrides: of all that is tried, such as how much is held out.
+    """
+
+    candidates: dict[str, dict[str, Any]]
+    metric: str
+    overrides: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,6 +314,7 @@ class Study:
       axes: two fields that the rows vary over a grid: the table is that grid, the plot a surface;
         or one field of numbers, which makes the plot a curve.
       flags: words that the config's argument must have; `fgjax study` adds them.
+      search: how rows find what is not the same for all, before they are measured.
     """
 
     title: str
@@ -305,6 +325,24 @@ class Study:
     also: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    search: Search | None = None
+
+    def tried(self) -> "Study":
+        """The search as a study of its own: a row for each candidate of each row."""
+        search = self.search
+        if search is None:
+            raise ValueError(f"{self.title}: nothing is searched.")
+        rows = tuple(
+            Row(f"{row.name}: {name}", {**row.overrides, **search.overrides, **candidate})
+            for row in self.rows
+            for name, candidate in search.candidates.items()
+            if row.search
+        )
+        title = f"{self.title}: what each row found on held-out training data"
+        return dataclasses.replace(
+            self, title=title, source="Our question", rows=rows, metric=search.metric, also=(),
+            notes=(), axes=(), search=None,
+        )  # fmt: skip
 
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:

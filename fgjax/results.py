@@ -137,7 +137,7 @@ def publish(folder: pathlib.Path, blanks: list[Record], result: dict[str, Any]) 
 
 def relabelled(record: Record, blank: Record) -> Record:
     """The same measurement as a row of another study."""
-    names = ("study", "row", "settings", "overrides", "paper")
+    names = ("study", "row", "settings", "overrides", "paper", "note")
     return dataclasses.replace(record, **{name: getattr(blank, name) for name in names})
 
 

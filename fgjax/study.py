@@ -5,6 +5,7 @@ fgjax study aircraft:lapm,demo table5 --seeds=3           train, measure, write 
 fgjax study aircraft:lapm,demo table5 --seeds=3 --publish add the numbers to results/*.csv
 fgjax study aircraft:lapm,demo baseline --rows=LAPM      some of the rows
 
+Where a study searches, its rows first find their settings on held-out training data (seed 0).
 Rows share the stages in which they agree, finished rows are skipped, a stopped study goes on; with
 --publish also rows that are in results/ already, in a fresh clone, too.
 """
@@ -82,6 +83,28 @@ class Runner:
         self.name, self.study = name, with_rows(study_of(config, name), rows)
         self._folder, self._pool, self._published = folder, pool, published
 
+    def searching(self) -> "Runner":
+        """The runner of what the study's rows try before they are measured."""
+        name = f"{self.name}_search"
+        rows = tuple(row.name for row in self.study.tried().rows)
+        folder = self._folder.with_name(name)
+        return Runner(self._config, name, self._settings, folder, self._pool, self._published, rows)
+
+    def choose(self, tried: list[tables.Summary]) -> None:
+        """Give each row that searches the best of what it tried."""
+        search = self.study.search
+        assert search is not None
+        scores = {summary.row.name: summary.main.mean for summary in tried}
+        rows = []
+        for row in self.study.rows:
+            if row.search:
+                best = max(search.candidates, key=lambda one: scores[f"{row.name}: {one}"])
+                log.info("%s: %s was best on what was held out", row.name, best)
+                overrides = {**row.overrides, **search.candidates[best]}
+                row = dataclasses.replace(row, overrides=overrides, note=best)
+            rows.append(row)
+        self.study = dataclasses.replace(self.study, rows=tuple(rows), search=None)
+
     def run(self, seeds: list[int]) -> dict[str, list[dict]]:
         """Results of every row with every seed, {row: [{"metrics", …} of each seed]}."""
         found: dict[str, list[dict]] = {row.name: [] for row in self.study.rows}
@@ -118,7 +141,7 @@ class Runner:
                 config=self._config.name, study=self.name, row=row.name,
                 settings=results.canonical(settings),
                 overrides=results.canonical({**settings, **values}), seed=str(seed), n=1,
-                metric=metric, value=0.0, paper=str(papers.get(metric, "")),
+                metric=metric, value=0.0, paper=str(papers.get(metric, "")), note=row.note,
             )
             for metric in tables.metrics_of(self.study, row)
         ]  # fmt: skip
@@ -257,10 +280,16 @@ def command(arguments: list[str] | None = None) -> None:
         options.results if options.publish else None,
         tuple(name.strip() for name in options.rows.split(";") if name.strip()),
     )
+    if any(row.search for row in runner.study.rows) and runner.study.search:
+        searching = runner.searching()
+        tried = tables.summarize(searching.study, searching.run([0]))
+        _write(searching, tried, folder.with_name(searching.name), arguments, 1)
+        runner.choose(tried)
     seeds = list(range(options.first_seed, options.first_seed + options.seeds))
     if options.jobs > 1:
         _in_parallel(arguments, seeds, options.jobs)
-    summaries = tables.summarize(runner.study, runner.run(seeds))
+    found = runner.run(seeds)
+    summaries = tables.summarize(runner.study, found)
     if options.jobs == 1 and options.seeds == 1 and options.first_seed:
         return  # one seed of a parallel study; the caller writes the table
     _write(runner, summaries, folder, arguments, len(seeds))

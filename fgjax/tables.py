@@ -90,7 +90,8 @@ def summarize(study: Study, found: dict[str, list[dict]]) -> list[Summary]:
             for name in metrics_of(study, row)
         ]
         count = 1 + len(study.also)
-        summaries.append(Summary(row, columns[0], tuple(columns[1:count]), tuple(columns[count:])))
+        also, notes = tuple(columns[1:count]), tuple(columns[count:])
+        summaries.append(Summary(row, columns[0], also, notes, row.note))
     return summaries
 
 

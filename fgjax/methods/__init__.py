@@ -68,9 +68,15 @@ def part(method: ModuleType, name: str) -> ModuleType | None:
 
 
 def studies(config) -> dict[str, Study]:
-    """The tables of the config's method by name, with its paper's numbers for that dataset."""
+    """The tables of the config's method by name, with its paper's numbers for that dataset.
+
+    A study that searches has a second one, NAME_search: what it tried.
+    """
     method = of(config)
     described = part(method, "studies") or method
     if hasattr(described, "for_dataset"):
-        return described.for_dataset(config.data.dataset.partition("/")[0])
-    return getattr(described, "STUDIES", {})
+        found = described.for_dataset(config.data.dataset.partition("/")[0])
+    else:
+        found = getattr(described, "STUDIES", {})
+    tried = {f"{name}_search": study.tried() for name, study in found.items() if study.search}
+    return {**found, **tried}
