@@ -110,6 +110,22 @@ def fetch(config: Config) -> Dataset:
     return dataset
 
 
+def refuse_unfit(configs: list[Config]) -> None:
+    """Refuse, before the first is trained, what one of several runs would be refused for.
+
+    Raises:
+      UserError: as `run` raises it for that config.
+    """
+    datasets: dict[str, Dataset] = {}
+    for config in map(models.name_weights, configs):
+        check(config, jax.device_count())
+        freezing.check(config)
+        known = repr(config.data)
+        if known not in datasets:
+            datasets[known] = fetch(config)
+        methods.check(Run(config, datasets[known], pathlib.Path()))
+
+
 def run(
     config: Config, workdir: pathlib.Path, *, pool: pathlib.Path | None = None, figures: bool = True
 ) -> dict[str, Any]:
@@ -148,6 +164,7 @@ def run(
     )  # fmt: skip
     method = methods.of(config)
     context = Run(config, dataset, workdir, pool)
+    methods.check(context)
     outcome = method.run(context)
     results = {
         "method": methods.name_of(method),

@@ -108,20 +108,37 @@ class Runner:
     def run(self, seeds: list[int]) -> dict[str, list[dict]]:
         """Results of every row with every seed, {row: [{"metrics", …} of each seed]}."""
         found: dict[str, list[dict]] = {row.name: [] for row in self.study.rows}
+        self._refuse_unfit(seeds)
         for seed in seeds:
             for row in self.study.rows:
                 found[row.name].append(self._one(row, seed))
         return found
 
+    def _refuse_unfit(self, seeds: list[int]) -> None:
+        """No row may be refused after others were trained for hours."""
+        unfinished = [
+            override(self._base, {**self._values(row), "seed": seed})
+            for row in self.study.rows
+            for seed in seeds[:1]
+            if not (self._workdir(row, seed) / "results.json").exists()
+        ]
+        main.refuse_unfit(unfinished)
+
+    def _values(self, row: Row) -> dict[str, Any]:
+        return {k: v(self._base) if callable(v) else v for k, v in row.overrides.items()}
+
+    def _workdir(self, row: Row, seed: int) -> pathlib.Path:
+        return self._folder / f"{_slug(row.name)}-seed{seed}"
+
     def _one(self, row: Row, seed: int) -> dict:
-        values = {k: v(self._base) if callable(v) else v for k, v in row.overrides.items()}
+        values = self._values(row)
         blanks = self._blanks(row, values, seed)
         known = self._known(blanks)
         if known is not None:
             log.info("— %s, seed %d: published already", row.name, seed)
             return {"metrics": known}
         config = override(self._base, {**values, "seed": seed})
-        workdir = self._folder / f"{_slug(row.name)}-seed{seed}"
+        workdir = self._workdir(row, seed)
         done = workdir / "results.json"
         if done.exists():
             main.claim(workdir, config)

@@ -103,6 +103,9 @@ CASES = {
     "batch_hard_cosine_triplet_loss": labelled(
         "batch_hard_cosine_triplet_loss", large.batch_hard_cosine_triplet, small=256
     ),
+    "batch_hard_cosine_triplets": labelled(
+        "batch_hard_cosine_triplets", large.batch_hard_cosine_triplets, small=256
+    ),
     "binomial_deviance_loss": labelled("binomial_deviance_loss", large.binomial_deviance),
     "centralized_ranking_loss": Large(
         lambda f, c, y: losses.centralized_ranking_loss(f, y, c), large.centralized_ranking,

@@ -1,5 +1,6 @@
 """Studies: tables from results, what is published, what is skipped, where it stops."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -11,6 +12,7 @@ from fgjax import config_files, main, methods, results, study, tables
 from fgjax.config import Row, Search, Study, check, override
 from fgjax.errors import UserError
 from fgjax.figures import study as figures
+from tests import tiny
 
 STUDY = Study(
     "Fusion", "Paper Table 1",
@@ -182,6 +184,7 @@ def test_rows_find_their_settings_on_what_is_held_out(monkeypatch, tmp_path, cap
     monkeypatch.setattr(methods, "studies", lambda _: described)
     monkeypatch.setattr(main, "setup", lambda: None)
     monkeypatch.setattr(main, "run", train)
+    monkeypatch.setattr(main, "refuse_unfit", lambda configs: None)
     monkeypatch.setattr(results, "where_measured", lambda protocol: {})
     places = [f"--workdir={tmp_path / 'runs'}", "--publish", f"--results={tmp_path / 'results'}"]
     words = ["aircraft:hdcl,demo", "losses", "--first-seed=1", "--seeds=2", *places]
@@ -401,3 +404,23 @@ def test_every_published_number_belongs_to_a_row_that_exists():
         counts = one.metric in described.notes
         assert counts or 0 <= one.value <= 1, one
         assert counts or one.seed != "" or 0 <= float(one.deviation) < 0.2, one
+
+
+def test_a_row_that_cannot_run_is_refused_before_the_first_trains(data_dir, tmp_path, monkeypatch):
+    """Annotated regions come last in their study, and folders of photographs have none."""
+    trained = []
+    monkeypatch.setattr(main, "run", lambda config, *_, **__: trained.append(config))
+    described = Study(
+        "Regions", "Ours",
+        (Row("learned", {}), Row("annotated", {"method.boxes": "annotated"})),
+    )  # fmt: skip
+    monkeypatch.setattr(methods, "studies", lambda _: {"boxes": described})
+    config = tiny.ccfr_config(data_dir)
+    whole = main.fetch(config)
+    train, test = (dataclasses.replace(split, parts=None) for split in (whole.train, whole.test))
+    bare = dataclasses.replace(whole, train=train, test=test)
+    monkeypatch.setattr(main, "fetch", lambda _: bare)
+    runner = study.Runner(config, "boxes", {}, tmp_path, tmp_path / "stages")
+    with pytest.raises(UserError, match=r"boxes is annotated, but .* has no part boxes: choose le"):
+        runner.run([0])
+    assert not trained

@@ -243,7 +243,10 @@ def _apply(transform, position, index):
 
 
 def training_stream(reader: Reader, indices: np.ndarray, *, seed: int) -> grain.MapDataset:
-    """Augmented single images: `image` [S, S, 3], `label`, `index` (row of the split)."""
+    """Augmented single images: `image` [S, S, 3], `label`, `index` (row of the split).
+
+    And `parts` [P, 4], where the reader has them.
+    """
     return stream(indices, SingleImage(reader, seed), seed=seed)
 
 
@@ -255,12 +258,17 @@ class SingleImage:
     seed: int
 
     def __call__(self, position: int, index: int) -> Example:
-        image, _ = self.reader.read(index, generator(self.seed, position))
-        return {
-            "image": image,
-            "label": np.int32(self.reader.split.labels[index]),
-            "index": np.int32(index),
-        }
+        return _example(self.reader, index, generator(self.seed, position))
+
+
+def _example(reader: ImageReader, index: int, rng: np.random.Generator | None) -> Example:
+    image, parts = reader.read(index, rng)
+    example = {
+        "image": image,
+        "label": np.int32(reader.split.labels[index]),
+        "index": np.int32(index),
+    }
+    return {**example, "parts": np.asarray(parts, np.float32)} if len(parts) else example
 
 
 def batches(
@@ -332,12 +340,7 @@ class PlainImage:
     def __call__(self, position: int, index: int) -> Example:
         """Image, label and index, whatever the position."""
         del position
-        image, _ = self.reader.read(index)
-        return {
-            "image": image,
-            "label": np.int32(self.reader.split.labels[index]),
-            "index": np.int32(index),
-        }
+        return _example(self.reader, index, None)
 
 
 def transform_of(source: ImageReader | Transform) -> Transform:

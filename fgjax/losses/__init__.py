@@ -11,6 +11,7 @@ from fgjax.losses.hierarchy import multi_level_loss
 from fgjax.losses.in_batch import (
     batch_all_triplet_loss,
     batch_hard_cosine_triplet_loss,
+    batch_hard_cosine_triplets,
     binomial_deviance_loss,
     contrastive_loss,
     histogram_loss,
@@ -49,6 +50,7 @@ __all__ = [
     "PairMargins",
     "batch_all_triplet_loss",
     "batch_hard_cosine_triplet_loss",
+    "batch_hard_cosine_triplets",
     "binomial_deviance_loss",
     "centralized_ranking_loss",
     "collapse_alarm",

@@ -134,13 +134,48 @@ def batch_hard_cosine_triplet_loss(
     1.0
     """
     embeddings, labels = _checked("batch_hard_cosine_triplet_loss", embeddings, labels)
+    each, paired = _batch_hard_cosine(embeddings, labels, margin)
+    return common.masked_mean(each, paired)
+
+
+def batch_hard_cosine_triplets(
+    embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"], *, margin: float = 0.2
+) -> Float[jax.Array, " B"]:
+    """The loss of each anchor with its hardest positive and negative (CCFR Eq. 5, 6).
+
+    max(0, a − min_P cos(A, P) + max_N cos(A, N)); 0 for anchors that lack one of them.
+
+    Args:
+      embeddings: of any length.
+      labels: classes of the rows.
+      margin: a, not negative.
+
+    Returns:
+      At least 0.
+
+    Raises:
+      ValueError: shapes do not fit, labels are not integers, or the margin is negative.
+
+    >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> batch_hard_cosine_triplets(x, jnp.array([0, 0, 1]), margin=0.5).tolist()
+    [1.5, 0.5, 0.0]
+    """
+    embeddings, labels = _checked("batch_hard_cosine_triplets", embeddings, labels)
+    each, paired = _batch_hard_cosine(embeddings, labels, margin)
+    return jnp.where(paired, each, 0)
+
+
+def _batch_hard_cosine(
+    embeddings: jax.Array, labels: jax.Array, margin: float
+) -> tuple[jax.Array, jax.Array]:
+    """Each anchor's loss [B], and whether it has a positive and a negative."""
     positive, negative = _pairs(labels)
     unit = common.normalize(jax.lax.stop_gradient(embeddings))
     cosines = jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     farthest = jnp.argmin(jnp.where(positive, cosines, jnp.inf), axis=1)
     nearest = jnp.argmax(jnp.where(negative, cosines, -jnp.inf), axis=1)
     each = cosine_triplet_loss(embeddings, embeddings[farthest], embeddings[nearest], margin=margin)
-    return common.masked_mean(each, jnp.any(positive, axis=1) & jnp.any(negative, axis=1))
+    return each, jnp.any(positive, axis=1) & jnp.any(negative, axis=1)
 
 
 def lifted_structure_loss(

@@ -2,7 +2,8 @@
 
 A method is a package here, or a module of your own that can be imported. It has `Config` (a
 dataclass with `validate`), `run(run) -> {"metrics", "protocol"}` and, to be used afterwards,
-`load_predictor(run)` and `load_embedder(run)`. A package here may also have the modules
+`load_predictor(run)` and `load_embedder(run)`. It may have `check(run)`, which refuses what does
+not fit the dataset before anything is trained. A package here may also have the modules
 
   presets   `PRESETS`: how its paper trains it, by dataset; `DEMO`; `FLAGS`
   studies   `STUDIES`: its paper's tables; or `for_dataset(name)`, where its numbers depend on it
@@ -65,6 +66,13 @@ def part(method: ModuleType, name: str) -> ModuleType | None:
     if not hasattr(method, "__path__") or importlib.util.find_spec(full) is None:
         return None
     return importlib.import_module(full)
+
+
+def check(run) -> None:
+    """Refuse a run whose config does not fit its dataset, by the method's own `check`, if any."""
+    own = getattr(of(run.config), "check", None)
+    if own is not None:
+        own(run)
 
 
 def studies(config) -> dict[str, Study]:

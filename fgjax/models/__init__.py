@@ -15,7 +15,7 @@ from fgjax.models.pretrained import load_pretrained
 from fgjax.models.sources import name_weights, resolve
 
 __all__ = [
-    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "load_pretrained",
+    "HEADS", "NAMES", "POOLINGS", "Backbone", "build", "last_map", "last_maps", "load_pretrained",
     "name_weights", "pool", "resolve",
 ]  # fmt: skip
 
@@ -93,4 +93,9 @@ def _own(name: str) -> Callable[..., Backbone]:
 
 def last_map(outputs: dict[str, jax.Array]) -> jax.Array:
     """The deepest feature map of a backbone's outputs, [B, H, W, C]."""
-    return outputs[max(name for name in outputs if name.startswith("stage"))]
+    return last_maps(outputs, 1)[0]
+
+
+def last_maps(outputs: dict[str, jax.Array], count: int) -> list[jax.Array]:
+    """The `count` deepest feature maps [B, H, W, C], the deepest last."""
+    return [outputs[name] for name in sorted(n for n in outputs if n.startswith("stage"))[-count:]]

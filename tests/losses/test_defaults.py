@@ -25,6 +25,7 @@ IN_BATCH = {
     "contrastive_loss": {"margin": 1.0},
     "batch_all_triplet_loss": {"margin": 0.2, "squared": False},
     "batch_hard_cosine_triplet_loss": {"margin": 0.2},
+    "batch_hard_cosine_triplets": {"margin": 0.2},
     "lifted_structure_loss": {"margin": 1.0},
     "n_pairs_loss": {"l2_weight": 0.002},
     "binomial_deviance_loss": {"alpha": 2.0, "beta": 0.5, "negative_cost": 10.0},

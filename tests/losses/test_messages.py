@@ -15,8 +15,8 @@ ONE, THREE = np.ones(3, np.float32), np.ones((3, 3), np.float32)
 SCORES = np.ones((2, 2), np.float32)
 IN_BATCH = (
     "contrastive_loss", "batch_all_triplet_loss", "batch_hard_cosine_triplet_loss",
-    "lifted_structure_loss", "n_pairs_loss", "binomial_deviance_loss", "histogram_loss",
-    "facility_location_loss",
+    "batch_hard_cosine_triplets", "lifted_structure_loss", "n_pairs_loss",
+    "binomial_deviance_loss", "histogram_loss", "facility_location_loss",
 )  # fmt: skip
 
 

@@ -105,6 +105,32 @@ def test_anchors_without_a_pair_do_not_count():
     assert np.isfinite(zero(jnp.zeros((4, 3)))).all()
 
 
+def test_regions_may_be_ranked_by_their_own_triplets(network):
+    """Each place of the ranking by itself; which region is better teaches the pyramid alone."""
+    given = batch()
+    labels = given["label"]
+    outputs = network(given["image"], ranked=True)
+    teacher = np.zeros((6, 4))
+    for place in range(4):
+        x = np.asarray(outputs["part_features"][:, place], np.float64)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        cos = x @ x.T
+        for a in range(6):
+            same = [cos[a, p] for p in range(6) if p != a and labels[p] == labels[a]]
+            others = [cos[a, n] for n in range(6) if labels[n] != labels[a]]
+            teacher[a, place] = max(0, 0.3 - min(same) + max(others))
+    scores = np.asarray(outputs["proposed"], np.float64)
+    wanted = np.sum([
+        max(0, 1 - (scores[b, i] - scores[b, j]))
+        for b in range(6) for i in range(4) for j in range(4) if teacher[b, j] > teacher[b, i]
+    ]) / 6  # fmt: skip
+    loss = ccfr.RegionLoss(enhanced=False, margin=0.3, ranked_by="triplet")
+    _, metrics = loss(network, given, {}, None)
+    _, plain = ccfr.RegionLoss(enhanced=False, margin=0.3)(network, given, {}, None)
+    assert float(metrics["ranking_loss"]) == pytest.approx(wanted, rel=2e-3)
+    assert float(metrics["ranking_loss"]) != float(plain["ranking_loss"])
+
+
 def gradient_of(network, part):
     """Sums of |gradient| of one term by the module that it reaches."""
     graph, params, rest = nnx.split(network, nnx.Param, ...)
@@ -276,6 +302,7 @@ def test_new_images_are_classified_and_reranked_as_the_test_images_were(finished
         {"method.boxes": "random"},
         {"method.concat_loss": True, "method.fusion_norm": True, "method.region_weight": 0.25},
         {"method.rerank.thresholds": "preset", "data.held_out": 0.0},
+        {"method.boxes": "annotated", "method.ranked_by": "triplet", "method.pyramid_maps": 2},
     ],
     ids=lambda changes: "-".join(changes),
 )
@@ -292,6 +319,10 @@ def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes)
         assert metrics["top1"] >= metrics["classification_top1"]
     if changes.get("method.regions") is False:
         assert metrics["classification_top1"] == metrics["global_top1"]
+    if changes.get("method.boxes") == "annotated":
+        assert protocol["boxes_used"] == "parts, on test, too"
+        with pytest.raises(UserError, match="annotated parts, which new images do not have"):
+            ccfr.load_predictor(main.open_run(tmp_path))
     if changes.get("method.frozen"):
         run = main.open_run(tmp_path)
         stages = train(run, run.config.method)
@@ -315,7 +346,9 @@ def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes)
      ("iou_threshold", 0.0, "above 0"), ("rerank.thresholds", "guess", "held_out, auto"),
      ("rerank.top_n", 0, "at least 1"), ("enhance.batch_size", 4, "None"),
      ("per_class", 24, "with at least two classes"), ("margin", -1.0, "0 or more"),
-     ("region_weight", -0.5, "0 or more")],
+     ("region_weight", -0.5, "0 or more"),
+     ("pyramid_maps", 3, "1 or 2"), ("ranked_by", "luck", "cross_entropy, triplet"),
+     ("clusters", "luck", "classifier, imagenet")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(config, field, value, says):
     changed = override(config, {f"method.{field}": value})
@@ -333,7 +366,8 @@ def test_impossible_settings_are_refused(config, field, value, says):
      ({"method.super_classes": 30}, "super_classes is 30"),
      ({"method.ranked_per_scale": 5}, "smallest level has 4 anchors"),
      ({"data.image_size": 40}, "40, which the pyramid's 2 levels do not divide"),
-     ({"data.held_out": 0.0}, "none are held out")],
+     ({"data.held_out": 0.0}, "none are held out"),
+     ({"method.clusters": "imagenet"}, "pretrained names no weights")],
 )  # fmt: skip
 def test_what_does_not_fit_the_data_is_said_before_training(config, tmp_path, changes, says):
     with pytest.raises(UserError, match=says):

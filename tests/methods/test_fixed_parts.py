@@ -72,5 +72,5 @@ def test_regions_are_around_their_visible_points_or_else_the_grids():
     windows[1] = [0, 0, 0.5, 0.5]
     head = fixed_parts.annotated(dataset, split, windows, 0.125)[1, 0]
     np.testing.assert_allclose(head, [0.275, 0.275, 0.525, 0.525], rtol=1e-5)
-    with pytest.raises(UserError, match="which birds does not have; choose grouping, grid"):
-        fixed_parts.annotated(*of(None, {}), windows, 0.1)
+    with pytest.raises(UserError, match="method.parts is annotated, but birds has no part boxes: ch"):
+        fixed_parts.check("config.method.parts", of(None, {})[0], "grouping, grid or random")

@@ -32,14 +32,14 @@ def compiled(model, **options):
 
 def test_scores_stand_where_their_anchors_do():
     """The score of an anchor depends on the map around its centre most of all."""
-    pyramid = compiled(Pyramid(3, 2, width=8, rngs=nnx.Rngs(0)))
+    pyramid = compiled(Pyramid((3,), 2, width=8, rngs=nnx.Rngs(0)))
     maps = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
-    scores = pyramid(maps)
+    scores = pyramid([maps])
     anchors = regions().boxes
     assert scores.shape == (1, len(anchors)) == (1, 64 + 16)
     assert scores.dtype == jnp.float32
     for row, column in ((0, 0), (2, 5), (7, 1)):
-        changed = pyramid(maps.at[0, row, column].add(5.0))
+        changed = pyramid([maps.at[0, row, column].add(5.0)])
         moved = np.abs(np.asarray(changed - scores)[0])
         place = (np.array([row, column]) + 0.5) / 8
         for level, cells in ((moved[:64], 8), (moved[64:], 4)):
@@ -50,14 +50,14 @@ def test_scores_stand_where_their_anchors_do():
 
 
 def test_the_coarse_level_reaches_the_fine_scores_and_not_the_other_way():
-    pyramid = Pyramid(3, 2, width=8, rngs=nnx.Rngs(0))
+    pyramid = Pyramid((3,), 2, width=8, rngs=nnx.Rngs(0))
     maps = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
 
     graph, params = nnx.split(pyramid)
 
     @jax.jit
     def gradients(params):
-        scores, back = jax.vjp(lambda p: nnx.merge(graph, p)(maps), params)
+        scores, back = jax.vjp(lambda p: nnx.merge(graph, p)([maps]), params)
         weights = jnp.arange(scores.shape[1]) < 64
         pick = lambda chosen: jnp.broadcast_to(chosen.astype(scores.dtype), scores.shape)  # noqa: E731
         return {"fine": back(pick(weights))[0], "coarse": back(pick(~weights))[0]}
@@ -100,6 +100,47 @@ def test_regions_on_a_grid_are_spread_evenly_and_the_same_for_all():
     centers = (chooser.boxes[chosen[0], :2] + chooser.boxes[chosen[0], 2:]) / 2
     quarters = [(y > 0.5, x > 0.5) for y, x in centers]
     assert len(set(quarters[:4])) == 4 and set(quarters[:4]) <= set(quarters)
+
+
+def test_annotated_regions_stand_at_the_parts_in_their_order():
+    """The first two parts are fused, in each scale; two parts at one place are one region."""
+    chooser = regions(source="annotated", per_scale=2, ranked_per_scale=3)
+    centers = np.array([[[0.2, 0.3], [0.8, 0.7], [0.3, 0.8]], [[0.5, 0.5], [0.5, 0.5], [0.1, 0.9]]])
+    parts = np.concatenate([centers - 0.05, centers + 0.05], axis=-1).astype(np.float32)
+    images = jnp.zeros((2, 64, 64, 3))
+    liked = chooser.liked(images, jnp.zeros((2, 80)), jnp.asarray(parts))
+    chosen = np.asarray(chooser.select(liked, each=3))
+    found = (chooser.boxes[chosen][..., :2] + chooser.boxes[chosen][..., 2:]) / 2
+    for scale, cells in enumerate((8, 4)):
+        own = found[0, 3 * scale : 3 * scale + 3]
+        assert np.abs(own - centers[0]).max() <= 0.5 / cells + 1e-6, "the nearest cell of each"
+    assert np.abs(found[1, 0] - [0.5, 0.5]).max() <= 1 / 16
+    assert np.abs(found[1, 1] - [0.1, 0.9]).max() <= 1 / 16
+    with pytest.raises(ValueError, match="need the parts"):
+        chooser.liked(images, jnp.zeros((2, 80)))
+
+
+def test_a_pyramid_may_stand_on_two_maps():
+    """Then both of its levels see a map of their own, and nothing makes the coarser one."""
+    pyramid = Pyramid((3, 5), 2, width=8, rngs=nnx.Rngs(0))
+    assert not len(pyramid.coarser)
+    fine = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
+    coarse = jax.random.normal(jax.random.key(1), (1, 4, 4, 5))
+    scores = np.asarray(pyramid([fine, coarse]))
+    assert scores.shape == (1, 80)
+    other = np.asarray(pyramid([fine + 1, coarse]))
+    np.testing.assert_array_equal(other[:, 64:], scores[:, 64:])  # top-down alone
+    assert (other[:, :64] != scores[:, :64]).any()
+
+
+def test_two_maps_must_be_a_pyramid():
+    backbone = nnx.eval_shape(lambda: models.build("resnet18", num_classes=2, rngs=nnx.Rngs(0)))
+    assert grids_of(backbone, 224, 2, maps=2) == (14, 7)
+    flat = nnx.eval_shape(
+        lambda: models.build("resnet18", num_classes=2, last_stride=1, rngs=nnx.Rngs(0))
+    )
+    with pytest.raises(UserError, match=r"14 and 14 cells.*last_stride=2 or pyramid_maps=1"):
+        grids_of(flat, 224, 2, maps=2)
 
 
 def test_random_regions_are_an_images_own_whatever_batch_it_is_in():

@@ -130,12 +130,16 @@ def batch_all_triplet(x, y, margin=0.2):
     return mean(gap, positive[:, :, None] & negative[:, None] & (gap > 0))
 
 
-def batch_hard_cosine_triplet(x, y, margin=0.2):
+def batch_hard_cosine_triplets(x, y, margin=0.2):
     positive, negative = pairs(y)
     cosines = unit(x) @ unit(x).T
     hardest = np.where(positive, cosines, np.inf).min(axis=1)
     nearest = np.where(negative, cosines, -np.inf).max(axis=1)
-    return relu(margin - hardest + nearest).mean()
+    return relu(margin - hardest + nearest)
+
+
+def batch_hard_cosine_triplet(x, y, margin=0.2):
+    return batch_hard_cosine_triplets(x, y, margin).mean()
 
 
 def lifted_structure(x, y, margin=1.0):

@@ -5,7 +5,7 @@ import dataclasses
 from fgjax.config import Training, added, one_of, require, require_classes
 from fgjax.methods.ccfr.reranking import Reranking
 
-SOURCES = ("learned", "random", "grid")
+SOURCES = ("learned", "random", "grid", "annotated")
 
 
 @dataclasses.dataclass
@@ -20,7 +20,8 @@ class Config:
     regions: bool = True  # otherwise x is the image's feature alone; Table 3
     scales: tuple[float, ...] = (96 / 448, 192 / 448)  # sides of the boxes, shares of the image
     # Where regions come from: learned | random, anew for each image by its pixels | grid, the same
-    # for all. What looking where one has learned to look brings can be told from looking closely.
+    # for all | annotated, near the dataset's part labels, so that new images have none. What
+    # looking where one has learned to look brings can be told from looking closely.
     boxes: str = added("learned", before="learned")
     per_scale: int = 2  # regions that are fused
     ranked_per_scale: int = 3  # regions that the ranking loss compares; NTS-Net compares 6 in all
@@ -32,6 +33,15 @@ class Config:
     # it nothing stands there, and the fusion is linear.
     fusion_norm: bool = added(False, before=False)
     pyramid_width: int = 256
+    # Maps of the backbone that the pyramid's first levels stand on: 1, the last, and it makes the
+    # coarser levels itself; 2, stages 3 and 4 of a ResNet.
+    pyramid_maps: int = added(1, before=1)
+    # What the ranking loss ranks regions by: cross_entropy, NTS-Net's | triplet, each region's own
+    # triplet loss (Eq. 5), the reading in which the triplet loss chooses boxes.
+    ranked_by: str = added("cross_entropy", before="cross_entropy")
+    # Whose features are clustered to super-classes: stage `classifier`'s | imagenet, that stage is
+    # not needed.
+    clusters: str = added("classifier", before="classifier")
     # First epochs of `navigator` that look at random regions. A network from scratch is surest
     # where there is nothing to see, and would never look elsewhere; ImageNet's weights need none.
     explore_epochs: int = 0
@@ -55,6 +65,8 @@ class Config:
     def validate(self) -> None:
         """Refuse what cannot work."""
         one_of("boxes", self.boxes, *SOURCES)
+        one_of("ranked_by", self.ranked_by, "cross_entropy", "triplet")
+        one_of("clusters", self.clusters, "classifier", "imagenet")
         checks = (
             ("super_classes", self.super_classes >= 0, "0 or more"),
             ("scales", bool(self.scales) and all(0 < s <= 1 for s in self.scales),
@@ -64,6 +76,8 @@ class Config:
              f"at least per_scale = {self.per_scale}"),
             ("crop_size", self.crop_size >= 16, "at least 16"),
             ("pyramid_width", self.pyramid_width >= 1, "at least 1"),
+            ("pyramid_maps", 1 <= self.pyramid_maps <= min(len(self.scales), 2),
+             "1 or 2, and not above the number of scales"),
             ("iou_threshold", 0 < self.iou_threshold <= 1, "above 0 and at most 1"),
             ("fusion", self.scale_separated or not self.fusion,
              "False without scale_separated: the fusion network takes each scale's regions"),
@@ -79,4 +93,6 @@ class Config:
         for field, fine, wanted in checks:
             require(fine, field, getattr(self, field), wanted)
         require_classes("enhance", self.enhance, self.per_class)
+        if self.ranked_by == "triplet":
+            require_classes("navigator", self.navigator, self.per_class)
         self.rerank.validate()

@@ -64,9 +64,13 @@ def build_multi_level(run: Run, config: Config, backbone: models.Backbone) -> Mu
     return MultiLevelNetwork(backbone, count, rngs=nnx.Rngs(run.key("pretrain")))
 
 
-def pretrain(run: Run, config: Config, classifier: Stage) -> Stage:
-    """Stage `pretrain`; leaves the artifact `features`, as `enhance` does."""
-    training, parents, before = config.pretrain, (), (classifier,)
+def pretrain(run: Run, config: Config, classifier: Stage | None) -> Stage:
+    """Stage `pretrain`; leaves the artifact `features`, as `enhance` does.
+
+    `classifier` may be None where everything starts from ImageNet's weights.
+    """
+    training, parents = config.pretrain, ()
+    before = (classifier,) if classifier else ()
     if config.multi_level:
         hierarchy = build_hierarchy(
             run, classifier, super_classes=config.super_classes, batch_size=training.batch_size
@@ -77,15 +81,16 @@ def pretrain(run: Run, config: Config, classifier: Stage) -> Stage:
                       multi_level=config.multi_level)  # fmt: skip
     if stage.done:
         return stage
-    model = build_multi_level(run, config, starting_model(run, classifier))
-    train, _ = whole_images(run)
+    start = starting_model(run, classifier) if classifier else run.build_model()
+    model = build_multi_level(run, config, start)
+    both = whole_images(run)
     run.train(
         stage,
         model,
         GlobalLoss(parents, config.parent_weight),
-        loading.training_stream(train, run.train_indices, seed=run.seed("pretrain")),
+        loading.training_stream(both[0], run.train_indices, seed=run.seed("pretrain")),
         training,
-        evaluator=evaluator_on(run, train, training.batch_size),
+        evaluator=evaluator_on(run, both[0], training.batch_size),
     )
-    finish_with_features(run, stage, model, training.batch_size)
+    finish_with_features(run, stage, model, training.batch_size, both)
     return stage

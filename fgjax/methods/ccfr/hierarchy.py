@@ -18,22 +18,25 @@ def super_class_count(wanted: int, classes: int) -> int:
     return wanted or max(round(classes / 5), 1)
 
 
-def build_hierarchy(run: Run, classifier: Stage, *, super_classes: int, batch_size: int) -> Stage:
+def build_hierarchy(
+    run: Run, classifier: Stage | None, *, super_classes: int, batch_size: int
+) -> Stage:
     """k-means on the unit mean features of the classes; leaves hierarchy.json and the artifact
     `hierarchy` with `parents` int [C] (−1: a class without images) and `means` [C, D].
 
     Args:
       run: with dataset and folders.
-      classifier: whose features are used.
+      classifier: whose features are used; None for those of the weights that training starts from.
       super_classes: C_f, at most C; 0 for round(C / 5).
       batch_size: of the forward passes.
     """
-    stage = run.stage("hierarchy", after=(classifier,), super_classes=super_classes)
+    after = (classifier,) if classifier else ()
+    stage = run.stage("hierarchy", after=after, super_classes=super_classes)
     if stage.done:
         return stage
     reader, _ = whole_images(run)
     rows, labels = run.train_indices, run.dataset.train.labels
-    model = run.load_model(classifier)
+    model = run.load_model(classifier) if classifier else run.build_model()
     found = embeddings_of(run, model, Embed(), reader, rows, batch_size=batch_size)
     classes = run.dataset.num_classes
     count = super_class_count(super_classes, classes)

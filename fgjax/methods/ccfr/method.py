@@ -25,7 +25,7 @@ from fgjax.methods.ccfr.hierarchy import super_class_count
 from fgjax.methods.ccfr.region_features import RerankingPredictor, all_outputs, unit_features
 from fgjax.methods.ccfr.regions import enhance, load_network, nts_of, regions_of, train_navigator
 from fgjax.methods.ccfr.reranking import rerank_stage
-from fgjax.methods.shared import calibration
+from fgjax.methods.shared import calibration, fixed_parts
 from fgjax.methods.shared.classifier import train_classifier
 from fgjax.methods.shared.memory import Memory
 from fgjax.methods.shared.predictor import Embedder, network_of
@@ -35,7 +35,6 @@ from fgjax.training.run import Run, Stage
 def run(run: Run) -> dict[str, Any]:
     """All stages; returns the final metrics and what is particular to their protocol."""
     config: Config = run.config.method
-    _check(run, config)
     stages = train(run, config)
     names = ("pretrain", "navigator", "enhance", "nts")
     further = {name: stages[name].metrics for name in names if name in stages}
@@ -46,7 +45,9 @@ def run(run: Run) -> dict[str, Any]:
             "stages": further,
         },
         "protocol": {
-            "boxes_used": False,
+            "boxes_used": "parts, also of the test images"
+            if config.boxes == "annotated"
+            else False,
             **calibration.described(stages["rerank"].metrics),
             "database": f"all {len(run.dataset.train)} training images",
             "thresholds_from": {
@@ -62,7 +63,8 @@ def run(run: Run) -> dict[str, Any]:
 
 def train(run: Run, config: Config) -> dict[str, Stage]:
     """All stages by name: those that have finished are found, the others trained."""
-    classifier = train_classifier(run, config.classifier)
+    needed = config.clusters == "classifier"
+    classifier = train_classifier(run, config.classifier) if needed else None
     pretrained = pretrain(run, config, classifier)
     features = pretrained
     if config.regions:
@@ -74,8 +76,16 @@ def train(run: Run, config: Config) -> dict[str, Stage]:
     return run.stages
 
 
-def _check(run: Run, config: Config) -> None:
-    """What depends on the dataset, said before anything is trained."""
+def check(run: Run) -> None:
+    """Refuse what does not fit the dataset, before anything is trained."""
+    config: Config = run.config.method
+    if config.clusters == "imagenet" and not run.config.pretrained:
+        raise UserError(
+            "config.method.clusters is imagenet, but config.pretrained names no weights: name "
+            "them, or set clusters=classifier."
+        )
+    if config.boxes == "annotated":
+        fixed_parts.check("config.method.boxes", run.dataset, "learned, random or grid")
     classes, images = run.dataset.num_classes, len(run.train_indices)
     settings = config.rerank
     count = super_class_count(config.super_classes, classes)
@@ -117,7 +127,12 @@ def load_final(run: Run) -> tuple[nnx.Module, Stage]:
 
 
 def load_predictor(run: Run) -> RerankingPredictor:
-    """Classes and regions of images from anywhere."""
+    """Classes and regions of images from anywhere.
+
+    Raises:
+      UserError: the regions are annotated ones, which new images do not have.
+    """
+    _refuse_annotated(run)
     model, stage = load_final(run)
     ranking = run.stages["rerank"]
     measured = ranking.metrics
@@ -134,6 +149,14 @@ def load_predictor(run: Run) -> RerankingPredictor:
     )
 
 
+def _refuse_annotated(run: Run) -> None:
+    if run.config.method.boxes == "annotated" and run.config.method.regions:
+        raise UserError(
+            f"{run.workdir} looks at annotated parts, which new images do not have: train with "
+            "config.method.boxes=learned to use it on them."
+        )
+
+
 def load_memory(run: Run) -> Memory:
     """What the run may learn without training: further images of its classes, to re-rank by."""
     return _memory(run, load_final(run)[1])
@@ -145,5 +168,6 @@ def _memory(run: Run, stage: Stage) -> Memory:
 
 def load_embedder(run: Run) -> Embedder:
     """`images -> unit x [N, D]` for `fgjax.search`."""
+    _refuse_annotated(run)
     model, _ = load_final(run)
     return Embedder.of(run, model, unit_features)

@@ -12,7 +12,7 @@ class Pyramid(nnx.Module):
     """FPN with a top-down path and lateral connections (CCFR section 3.2).
 
     Level 0 has the last map's grid, every further one half of it: CCFR's two scales of 96 and 192
-    of 448 px stand on grids of 14 and 7.
+    of 448 px stand on grids of 14 and 7. Given more maps than one, the first levels stand on these.
 
                           last map [G, G] ─ lateral 1×1 ─(+)─ 3×3 ─ score 1×1
                               │ 3×3, stride 2             ↑ ×2
@@ -21,7 +21,7 @@ class Pyramid(nnx.Module):
 
     def __init__(
         self,
-        channels: int,
+        channels: tuple[int, ...],
         levels: int,
         *,
         width: int = 256,
@@ -38,18 +38,17 @@ class Pyramid(nnx.Module):
                 rngs=rngs,
             )
 
-        coarser = [conv(channels, width, 3, stride=2)]
-        coarser += [conv(width, width, 3, stride=2) for _ in range(levels - 2)]
-        self.coarser = nnx.List(coarser[: levels - 1])
-        self.lateral = nnx.List(
-            [conv(channels if level == 0 else width, width, 1) for level in range(levels)]
-        )
+        made = levels - len(channels)  # levels that no map of the backbone is given for
+        coarser = [conv(width if level else channels[-1], width, 3, stride=2)
+                   for level in range(made)]  # fmt: skip
+        self.coarser = nnx.List(coarser)
+        self.lateral = nnx.List([conv(below, width, 1) for below in (*channels, *[width] * made)])
         self.smooth = nnx.List([conv(width, width, 3) for _ in range(levels)])
         self.score = nnx.List([conv(width, 1, 1) for _ in range(levels)])
 
-    def __call__(self, last_map: jax.Array) -> jax.Array:
-        """Scores float32 [B, A] of a map [B, G, G, C]: level by level, row by row, as `anchors`."""
-        bottom_up = [last_map]
+    def __call__(self, maps: list[jax.Array]) -> jax.Array:
+        """Scores float32 [B, A] of maps [B, G, G, C]: level by level, row by row, as `anchors`."""
+        bottom_up = list(maps)
         for coarser in self.coarser:
             bottom_up.append(jax.nn.relu(coarser(bottom_up[-1])))
         scores, above = [], None

@@ -6,28 +6,31 @@ from typing import Any
 import jax
 import numpy as np
 
+from fgjax.data.loading import Reader
 from fgjax.evaluation import classification
 from fgjax.evaluation.rerank import find_neighbours, rescore
 from fgjax.localization import boxes as boxlib
 from fgjax.losses.common import normalize
 from fgjax.methods.ccfr.reranking import reordered
-from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.predictor import BatchedPredictor, Images, Prediction, Program
 from fgjax.training.run import Run, Stage
 
 
 def all_outputs(model, batch) -> dict[str, jax.Array]:
     """What is kept of an image, for `classification.iterate`."""
-    outputs = model(batch["image"])
+    given = {name: batch[name] for name in ("parts",) if name in batch}
+    outputs = model(batch["image"], **given)
     kept = ("features", "logits", "global_logits", "part_logits", "boxes", "proposed")
     return {name: outputs[name] for name in kept if name in outputs}
 
 
-def finish_with_features(run: Run, stage: Stage, model, batch_size: int) -> None:
+def finish_with_features(
+    run: Run, stage: Stage, model, batch_size: int, readers: tuple[Reader, Reader]
+) -> None:
     """Save the network, x and the logits of all images, and the regions of the test images."""
     stage.save_model(model)
     arrays, metrics, found = {}, {}, {}
-    for name, reader in zip(("train", "test"), whole_images(run)):
+    for name, reader in zip(("train", "test"), readers):
         split = reader.split
         rows = np.arange(len(split))
         found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=all_outputs)

@@ -29,7 +29,7 @@ class Regions:
       iou_threshold: of the suppression.
       scale_separated: suppress each scale by itself; otherwise all boxes at once, as NTS-Net.
       source: "learned", by their scores; "random", by numbers that an image's pixels seed; "grid",
-        near evenly spaced places, the same for all images.
+        near evenly spaced places, the same for all images; "annotated", near given parts.
     """
 
     scales: tuple[float, ...]
@@ -50,32 +50,39 @@ class Regions:
         """Regions in all, when each scale gives `each`."""
         return each * len(self.scales)
 
-    def liked(self, images: jax.Array, scores: jax.Array) -> jax.Array:
-        """What stands for the scores [B, A] of images [B, S, S, 3] by `source`."""
+    def liked(
+        self, images: jax.Array, scores: jax.Array, parts: jax.Array | None = None
+    ) -> jax.Array:
+        """What stands for the scores [B, A] of images [B, S, S, 3] by `source`.
+
+        `parts` are boxes [B, P, 4], for "annotated" alone.
+        """
         if self.source == "learned":
             return scores
+        if self.source == "annotated":
+            if parts is None:
+                raise ValueError("regions near annotated parts need the parts.")
+            return jax.vmap(self._near)((parts[..., :2] + parts[..., 2:]) / 2)
         if self.source == "grid":
-            return jnp.broadcast_to(self._nearness, scores.shape)
+            each, side = self.ranked_per_scale, int(np.ceil(np.sqrt(self.ranked_per_scale)))
+            places = (np.argwhere(np.ones((side, side)))[:each] + 0.5) / side
+            return jnp.broadcast_to(self._near(jnp.asarray(places, jnp.float32)), scores.shape)
         # By whole numbers: a sum of floats would depend on the size of the batch.
         seeds = jnp.sum(images.astype(jnp.int32), axis=(1, 2, 3)).astype(jnp.uint32)
         draw = lambda seed: jax.random.uniform(jax.random.key(seed), scores.shape[1:])  # noqa: E731
         return jax.vmap(draw)(seeds)
 
-    @functools.cached_property
-    def _nearness(self) -> np.ndarray:
-        """[A]: for each scale the anchors at its places come first, then those near any of them."""
-        each, side = self.ranked_per_scale, int(np.ceil(np.sqrt(self.ranked_per_scale)))
-        places = (np.argwhere(np.ones((side, side)))[:each] + 0.5) / side
+    def _near(self, places: jax.Array) -> jax.Array:
+        """[A]: in each scale the anchors at places [P, 2] in their order, then those near any."""
         liked, low = [], 0
         for grid in self.grids:
             boxes = self.boxes[low : low + grid**2]
-            centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-            away = np.linalg.norm(centers[:, None] - places[None], axis=-1)
-            own = -1 - away.min(axis=1)
-            own[away.argmin(axis=0)] = -np.arange(each) / each
-            liked.append(own)
+            centers = jnp.asarray((boxes[:, :2] + boxes[:, 2:]) / 2)
+            away = jnp.linalg.norm(centers[:, None] - places[None], axis=-1)
+            first = -jnp.arange(len(places)) / len(places)
+            liked.append((-1 - away.min(axis=1)).at[away.argmin(axis=0)].max(first))
             low += grid**2
-        return np.concatenate(liked).astype(np.float32)
+        return jnp.concatenate(liked)
 
     def select(self, scores: jax.Array, *, each: int) -> jax.Array:
         """Indices int32 [B, R] of the chosen anchors by scores [B, A], scale after scale."""
@@ -101,16 +108,33 @@ class Regions:
         return (np.arange(groups)[:, None] * size + np.arange(wanted)).ravel()
 
 
-def grids_of(backbone: models.Backbone, image_size: int, levels: int) -> tuple[int, ...]:
-    """Cells of each level of the pyramid on a backbone's last map.
-
-    Raises:
-      UserError: the pyramid's levels do not divide the image; names the sizes that they would.
-    """
+def shapes_of(backbone: models.Backbone, image_size: int, maps: int) -> list[tuple[int, ...]]:
+    """Shapes (1, H, W, C) of a backbone's last `maps` maps, the deepest last."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     graph, state = nnx.split(backbone)
-    maps = jax.eval_shape(lambda s, x: models.last_map(nnx.merge(graph, s)(x)), state, image)
-    side = maps.shape[1]
+    found = jax.eval_shape(
+        lambda s, x: models.last_maps(nnx.merge(graph, s)(x), maps), state, image
+    )
+    return [one.shape for one in found]
+
+
+def grids_of(
+    backbone: models.Backbone, image_size: int, levels: int, *, maps: int = 1
+) -> tuple[int, ...]:
+    """Cells of each level of the pyramid on a backbone's last `maps` maps.
+
+    Raises:
+      UserError: the pyramid's levels do not divide the image; names the sizes that they would. Or
+        the maps are not each half as large as the one before.
+    """
+    sides = [shape[1] for shape in shapes_of(backbone, image_size, maps)]
+    if any(fine != 2 * coarse for fine, coarse in itertools.pairwise(sides)):
+        raise UserError(
+            f"config.method.pyramid_maps is {maps}, but the backbone's last maps have "
+            f"{' and '.join(map(str, sides))} cells along a side, and each must have half of the "
+            "one before: set config.last_stride=2 or pyramid_maps=1."
+        )
+    side, levels = sides[-1], levels - maps + 1
     stride = 2 ** round(np.log2(image_size / side))
     unit = stride * 2 ** (levels - 1)
     padded = side == -(-image_size // stride)  # otherwise (Inception) cells are not whole pixels
@@ -121,7 +145,7 @@ def grids_of(backbone: models.Backbone, image_size: int, levels: int) -> tuple[i
             f"divide (the last map is {side} × {side}): choose a multiple of {unit}, such as "
             f"{low} or {low + unit}."
         )
-    return tuple(side // 2**level for level in range(levels))
+    return (*sides[:-1], *(side // 2**level for level in range(levels)))
 
 
 class RegionNetwork(nnx.Module):
@@ -131,6 +155,7 @@ class RegionNetwork(nnx.Module):
       scores [B, A] of all anchors;
       boxes [B, R, 4] and proposed [B, R], the selected regions and their scores;
       global_logits [B, C] of the image, part_logits [B, R, C] of each region;
+      part_features [B, R, D] of each region;
       features [B, D], fused regions and image side by side: the paper's x;
       logits [B, C] of the features.
     """
@@ -144,11 +169,15 @@ class RegionNetwork(nnx.Module):
         fusion_norm: bool = False,
         width: int,
         dtype,
+        map_channels: tuple[int, ...] = (),
         rngs: nnx.Rngs,
     ):
+        """Around a backbone; `map_channels` of the maps under the pyramid, by default the last."""
         self.backbone, self.regions = backbone, regions
+        map_channels = map_channels or (backbone.channels,)
+        self.maps = len(map_channels)
         levels, channels, classes = len(regions.scales), backbone.channels, backbone.num_classes
-        self.pyramid = Pyramid(channels, levels, width=width, dtype=dtype, rngs=rngs)
+        self.pyramid = Pyramid(map_channels, levels, width=width, dtype=dtype, rngs=rngs)
         self.part_fc = layers.Linear(backbone.features, classes, rngs=rngs)
         self.part_fc.kernel[...] = backbone.fc.kernel[...]  # a region is an image, too
         self.part_fc.bias[...] = backbone.fc.bias[...]
@@ -174,20 +203,21 @@ class RegionNetwork(nnx.Module):
         key: jax.Array | None = None,
         ranked: bool = False,
         explore: jax.Array | None = None,
+        parts: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """See the class.
 
         With `ranked` all regions of the ranking loss are looked at; where `explore` (bool) holds
         they are drawn at random, with `key`, and not by their scores; such regions train their own
-        classifier and not the extractor.
+        classifier and not the extractor. `parts` [B, P, 4] are for annotated regions.
         """
         regions, batch = self.regions, images.shape[0]
         each = regions.ranked_per_scale if ranked else regions.per_scale
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         outputs = self.backbone(images, key=keys[0])
         # NTS-Net: proposals do not train the extractor.
-        scores = self.pyramid(jax.lax.stop_gradient(models.last_map(outputs)))
-        liked = regions.liked(images, scores)
+        scores = self.pyramid(jax.lax.stop_gradient(models.last_maps(outputs, self.maps)))
+        liked = regions.liked(images, scores, parts)
         if explore is not None:
             drawn = keys[2]
             if drawn is None:
@@ -214,6 +244,7 @@ class RegionNetwork(nnx.Module):
             "proposed": jnp.take_along_axis(scores, chosen, axis=1),
             "global_logits": outputs["logits"],
             "part_logits": apart(self.part_fc(single)),
+            "part_features": apart(single),
             "features": features,
             "logits": self.fc(features),
         }

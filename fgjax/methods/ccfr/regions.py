@@ -2,18 +2,23 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
 
 from fgjax import losses, models
+from fgjax.config import Training
 from fgjax.data import loading
+from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.localization import boxes as boxlib
 from fgjax.methods.ccfr.config import Config
 from fgjax.methods.ccfr.global_features import build_multi_level
 from fgjax.methods.ccfr.region_features import all_outputs, finish_with_features
-from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of
+from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of, shapes_of
+from fgjax.methods.shared import fixed_parts
 from fgjax.methods.shared.classifier import evaluator_on, whole_images
 from fgjax.training.fit import dtype_of
 from fgjax.training.run import Run, Stage
@@ -21,7 +26,8 @@ from fgjax.training.run import Run, Stage
 
 def regions_of(run: Run, config: Config, backbone: models.Backbone) -> Regions:
     """The anchors and how they are chosen."""
-    grids = grids_of(backbone, run.config.data.image_size, len(config.scales))
+    size, maps = run.config.data.image_size, config.pyramid_maps
+    grids = grids_of(backbone, size, len(config.scales), maps=maps)
     names = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold",
              "scale_separated")  # fmt: skip
     values = {name: getattr(config, name) for name in names}
@@ -30,6 +36,7 @@ def regions_of(run: Run, config: Config, backbone: models.Backbone) -> Regions:
 
 def build_network(run: Run, config: Config, backbone: models.Backbone) -> RegionNetwork:
     """The whole network around its backbone."""
+    maps = shapes_of(backbone, run.config.data.image_size, config.pyramid_maps)
     return RegionNetwork(
         backbone,
         regions_of(run, config, backbone),
@@ -37,6 +44,7 @@ def build_network(run: Run, config: Config, backbone: models.Backbone) -> Region
         fusion_norm=config.fusion_norm,
         width=config.pyramid_width,
         dtype=dtype_of(run.config.dtype),
+        map_channels=tuple(shape[-1] for shape in maps),
         rngs=nnx.Rngs(run.key("navigator")),
     )
 
@@ -46,6 +54,21 @@ def load_network(run: Run, config: Config, stage: Stage) -> RegionNetwork:
     model = build_network(run, config, run.build_model(pretrained=False))
     stage.restore_model(model)
     return model
+
+
+def readers(run: Run, config: Config) -> tuple[Reader, Reader]:
+    """Readers of the whole training and test images; with their parts, where regions need them."""
+    if config.boxes != "annotated":
+        return whole_images(run)
+
+    def marked(reader: Reader) -> Reader:
+        whole = np.broadcast_to(boxlib.WHOLE, (len(reader.split), 4))
+        half = min(config.scales) / 2
+        parts = fixed_parts.annotated(run.dataset, reader.split, whole, half)
+        return dataclasses.replace(reader, parts=parts.astype(np.float32))
+
+    train, test = whole_images(run)
+    return marked(train), marked(test)
 
 
 def without_fusion(config: Config) -> Config:
@@ -65,7 +88,9 @@ class RegionLoss:
     NTS-Net's teacher is the regions' own classifier, so it goes wherever the ranking loss goes:
     in `enhance` the extractor moves on, and the proposals follow it. `ranked=False` (a frozen
     pyramid) leaves Eq. 7 and the image's cross-entropy. `region_weight` weighs what is not in
-    Eq. 7, beside it. `concat` is NTS-Net's cross-entropy of x before there is Eq. 7.
+    Eq. 7, beside it. `concat` is NTS-Net's cross-entropy of x before there is Eq. 7. With
+    `ranked_by="triplet"` the teacher is each region's triplet loss among the regions of its place
+    in the ranking, which trains nothing else.
     """
 
     enhanced: bool
@@ -74,18 +99,22 @@ class RegionLoss:
     margin: float = 0.2
     region_weight: float = 1.0
     concat: bool = False
+    ranked_by: str = "cross_entropy"
 
     def __call__(self, model: RegionNetwork, batch, statistics, key):
         """The loss of a batch of single images, for Eq. 7 with several of each class."""
         labels, explore = batch["label"], statistics.get("explore")
-        outputs = model(batch["image"], key=key, ranked=self.ranked, explore=explore)
+        outputs = model(
+            batch["image"], key=key, ranked=self.ranked, explore=explore, parts=batch.get("parts")
+        )
         entropy = optax.softmax_cross_entropy_with_integer_labels
         loss = jnp.mean(entropy(outputs["global_logits"], labels))
         hits = lambda logits, own: jnp.mean(jnp.argmax(logits, axis=-1) == own)  # noqa: E731
         metrics = {"global_loss": loss, "accuracy": hits(outputs["global_logits"], labels)}
         if self.ranked:
             parts = entropy(outputs["part_logits"], labels[:, None])  # [B, R]
-            ranking = jnp.mean(losses.ranking_loss(outputs["proposed"], parts))
+            teacher = self._teacher(outputs, parts, labels)
+            ranking = jnp.mean(losses.ranking_loss(outputs["proposed"], teacher))
             loss = loss + jnp.mean(parts) + ranking
             metrics |= {
                 "part_loss": jnp.mean(parts),
@@ -109,9 +138,17 @@ class RegionLoss:
             }
         return loss, metrics
 
+    def _teacher(self, outputs, entropies, labels):
+        """[B, R]: the smaller, the higher a region's score should be."""
+        if self.ranked_by == "cross_entropy":
+            return entropies
+        each = lambda x: losses.batch_hard_cosine_triplets(x, labels, margin=self.margin)  # noqa: E731
+        return jax.vmap(each, in_axes=1, out_axes=1)(outputs["part_features"])
+
 
 REGION_FIELDS = ("scales", "per_scale", "ranked_per_scale", "crop_size", "iou_threshold", "boxes",
-                 "scale_separated", "pyramid_width", "explore_epochs", "concat_loss")  # fmt: skip
+                 "scale_separated", "pyramid_width", "explore_epochs", "concat_loss",
+                 "pyramid_maps", "ranked_by")  # fmt: skip
 
 
 def train_navigator(
@@ -120,6 +157,8 @@ def train_navigator(
     """Stage `navigator`: proposals by NTS-Net's loss; leaves the artifact `regions` of test."""
     training = config.navigator
     settings = {field: getattr(config, field) for field in REGION_FIELDS}
+    if config.ranked_by == "triplet":
+        settings |= {"margin": config.margin, "per_class": config.per_class}
     stage = run.stage(name, training, after=(pretrained,), revision=2, **settings)
     if stage.done:
         return stage
@@ -128,12 +167,21 @@ def train_navigator(
     model = build_network(run, without_fusion(config), start.backbone)
     if config.concat_loss:
         model.start_at_image()
-    train, test = whole_images(run)
+    train, test = readers(run, config)
+    seed = run.seed("navigator")
+    stream = loading.training_stream(train, run.train_indices, seed=seed)
+    if config.ranked_by == "triplet":  # which needs several of each class
+        stream = _of_classes(run, config, training, train, seed)
     run.train(
         stage,
         model,
-        RegionLoss(enhanced=False, concat=config.concat_loss),
-        loading.training_stream(train, run.train_indices, seed=run.seed("navigator")),
+        RegionLoss(
+            enhanced=False,
+            concat=config.concat_loss,
+            margin=config.margin,
+            ranked_by=config.ranked_by,
+        ),
+        stream,
         training,
         name="navigator",
         before_epoch=lambda model, epoch, key: {
@@ -166,10 +214,7 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
     model.pyramid, model.part_fc = found.pyramid, found.part_fc
     model.region_statistics = found.region_statistics
     model.start_at_image()
-    train, _ = whole_images(run)
-    chosen = ClassBatches(
-        run.dataset.train.labels, run.train_indices, training.batch_size, config.per_class, seed
-    )
+    both = readers(run, config)
     trainable = nnx.Param
     if config.frozen:
         trainable = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("pyramid")))
@@ -182,11 +227,19 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
             mu=config.mu,
             margin=config.margin,
             region_weight=config.region_weight,
+            ranked_by=config.ranked_by,
         ),
-        class_stream(chosen, loading.SingleImage(train, seed)),
+        _of_classes(run, config, training, both[0], seed),
         training,
         trainable=trainable,
-        evaluator=evaluator_on(run, train, training.batch_size),
+        evaluator=evaluator_on(run, both[0], training.batch_size, outputs_of=all_outputs),
     )
-    finish_with_features(run, stage, model, training.batch_size)
+    finish_with_features(run, stage, model, training.batch_size, both)
     return stage
+
+
+def _of_classes(run: Run, config: Config, training: Training, reader: Reader, seed: int):
+    """A stream of single images, several of each class in a batch."""
+    labels, rows = run.dataset.train.labels, run.train_indices
+    chosen = ClassBatches(labels, rows, training.batch_size, config.per_class, seed)
+    return class_stream(chosen, loading.SingleImage(reader, seed))

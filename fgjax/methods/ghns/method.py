@@ -27,7 +27,7 @@ from fgjax.methods.ghns.parts_classifier import (
 )
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import starting_model, whole_images
-from fgjax.methods.shared.localization import Localizer, crops, localize
+from fgjax.methods.shared.localization import Localizer, check_localization, crops, localize
 from fgjax.methods.shared.objects import annotated
 from fgjax.methods.shared.predictor import Network, network_of
 from fgjax.training.run import Run, Stage
@@ -36,7 +36,6 @@ from fgjax.training.run import Run, Stage
 def run(run: Run) -> dict[str, Any]:
     """All stages; returns the final metrics and what is particular to their protocol."""
     config: Config = run.config.method
-    _check(run, config)
     stages = train(run, config)
     protocol = {
         "boxes_used": config.objects == "annotated" or config.object_windows == "annotated",
@@ -84,7 +83,10 @@ def train(run: Run, config: Config) -> dict[str, Stage]:
     return run.stages
 
 
-def _check(run: Run, config: Config) -> None:
+def check(run: Run) -> None:
+    """Refuse what does not fit the dataset, before anything is trained."""
+    config: Config = run.config.method
+    check_localization(run, config)
     if run.dataset.num_classes < 2:
         raise UserError(
             f"GHNS makes negatives of other classes, but {run.dataset.name} has one class only."

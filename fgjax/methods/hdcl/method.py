@@ -22,7 +22,6 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Training, added, one_of, require, require_classes
 from fgjax.data import loading
 from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
@@ -31,8 +30,9 @@ from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
 from fgjax.methods.hdcl import in_batch
 from fgjax.methods.hdcl.centers import annealed, class_means, trained_classes
+from fgjax.methods.hdcl.config import CENTERED, PROXY, Config
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
-from fgjax.methods.hdcl.ranking import RANKINGS, ranked_again
+from fgjax.methods.hdcl.ranking import ranked_again
 from fgjax.methods.shared import calibration
 from fgjax.methods.shared.classifier import evaluator_on, train_classifier, whole_images
 from fgjax.methods.shared.embedding import Embed, embeddings_of
@@ -41,70 +41,10 @@ from fgjax.models import layers
 from fgjax.training import sharding
 from fgjax.training.run import Run, Stage
 
-CENTERED = ("hdcl", "dgcrl")  # class centres that are weights
-PROXY = "proxy_anchor"  # the strongest simple loss with centres; not in the paper
-LOSSES = (*CENTERED, "crl", "scda", *in_batch.LOSSES, PROXY)
-
-
-@dataclasses.dataclass
-class Config:
-    """Hyper-parameters; the paper's values are section 4.1's."""
-
-    loss: str = "hdcl"  # a row of Table 1
-    top_k: int = 2  # K̂ of Eq. 8; Table 6
-    alpha: float = 100.0  # Eq. 4
-    decorrelation: float = 0.1  # λ of Eq. 11
-    # Where the centres begin: class_means (less their mean) | random. From random ones, the top K̂
-    # of the first epochs are not those that are hard.
-    centers: str = added("class_means", before="random")
-    warmup_epochs: int = 0  # of softmax before HCL; section 5.3 recommends some for recognition
-    anneal_epochs: int = added(0, before=0)  # after them, in which K̂ falls from all classes
-    # Dimensions of a linear layer that these losses and Proxy-Anchor search by; 0: none. Pooled
-    # features are not negative, so that no cosine of two of them could be.
-    width: int = added(512, before=0)
-    wsl: bool = False  # pool the salient places alone at test (CRL-WSL, Table 1's CRL row)
-    recognition: bool = False  # section 5.3, Table 7
-    per_class: int = 5  # K of the P × K batches of the in-batch losses; N-pairs takes 2
-    margin: float = -1.0  # of contrastive, triplet, lifted, crl; below 0: each one's own default
-    ranking: str = added("cosine", before="cosine")  # at test; | query_expansion | k_reciprocal
-    beside_softmax: bool = False  # train that as well, just as long, and draw both in each picture
-    # stages
-    start: Training = dataclasses.field(default_factory=lambda: Training(epochs=0))
-    embedding: Training = dataclasses.field(default_factory=lambda: Training(epochs=100))
-
-    @property
-    def searches_unseen_classes(self) -> bool:
-        """Whether training and test may have different classes."""
-        return not self.recognition
-
-    def validate(self) -> None:
-        """Refuse what cannot work."""
-        one_of("loss", self.loss, *LOSSES)
-        one_of("centers", self.centers, "class_means", "random")
-        one_of("ranking", self.ranking, *RANKINGS)
-        require(self.top_k >= 1, "top_k", self.top_k, "at least 1")
-        require(self.alpha > 0, "alpha", self.alpha, "positive")
-        require(self.decorrelation >= 0, "decorrelation", self.decorrelation, "0 or more")
-        for name in ("warmup_epochs", "anneal_epochs", "width"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        require(self.per_class >= 2, "per_class", self.per_class, "at least 2: pairs need two")
-        if self.loss in in_batch.LOSSES and self.embedding.optimizer.accumulate > 1:
-            per_class = 2 if self.loss == "n_pairs" else self.per_class
-            require_classes("embedding", self.embedding, per_class)
-        if self.recognition:
-            require(self.loss == "hdcl", "loss", self.loss, "hdcl with recognition")
-            require(self.ranking == "cosine", "ranking", self.ranking, "cosine with recognition")
-
 
 def run(run: Run) -> dict[str, Any]:
     """All stages; returns the final metrics and what is particular to their protocol."""
     config: Config = run.config.method
-    classes = run.dataset.num_classes
-    if config.loss == "hdcl" and config.top_k > classes:
-        raise UserError(
-            f"config.method.top_k is {config.top_k}, but must be in 1 … {classes}: {classes} "
-            f"classes of {run.dataset.name} train."
-        )
     before = start(run, config)
     metrics: dict[str, Any] = {}
     if config.beside_softmax:
@@ -125,6 +65,17 @@ def run(run: Run) -> dict[str, Any]:
             **(calibration.described(metrics) if config.recognition else {}),
         },
     }
+
+
+def check(run: Run) -> None:
+    """Refuse what does not fit the dataset, before anything is trained."""
+    config: Config = run.config.method
+    classes = run.dataset.num_classes
+    if config.loss == "hdcl" and config.top_k > classes:
+        raise UserError(
+            f"config.method.top_k is {config.top_k}, but must be in 1 … {classes}: {classes} "
+            f"classes of {run.dataset.name} train."
+        )
 
 
 def start(run: Run, config: Config) -> Stage | None:

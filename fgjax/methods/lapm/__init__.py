@@ -5,6 +5,7 @@ from fgjax.methods.lapm.method import (
     Config,
     MarginLoss,
     PairDistances,
+    check,
     load_predictor,
     margins_of,
     run,
@@ -12,6 +13,6 @@ from fgjax.methods.lapm.method import (
 )
 
 __all__ = [
-    "PAIRS", "Config", "MarginLoss", "PairDistances", "load_predictor", "margins_of", "run",
-    "transform",
+    "PAIRS", "Config", "MarginLoss", "PairDistances", "check", "load_predictor", "margins_of",
+    "run", "transform",
 ]  # fmt: skip

@@ -36,6 +36,7 @@ from fgjax.methods.shared.localization import (
     Localization,
     Localizer,
     Predictor,
+    check_localization,
     crops,
     localize,
 )
@@ -112,6 +113,12 @@ class Config(Localization):
         else:
             mixed = self.mixing in ("parts", "cutmix")
             require(mixed, "mixing", self.mixing, "parts or cutmix with views=set")
+
+
+def check(run: Run) -> None:
+    """Refuse what does not fit the dataset, before anything is trained."""
+    config: Config = run.config.method
+    check_localization(run, config, with_parts=config.mixing == "parts")
 
 
 def run(run: Run) -> dict[str, Any]:

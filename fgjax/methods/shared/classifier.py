@@ -11,6 +11,7 @@ from fgjax import models
 from fgjax.config import Training
 from fgjax.data.loading import Reader, training_stream
 from fgjax.evaluation import classification
+from fgjax.training.forward import OutputsOf, logits_of
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def whole_images(run: Run) -> tuple[Reader, Reader]:
     return make(run.dataset.train), make(run.dataset.test)
 
 
-def evaluator_on(run: Run, reader: Reader, batch_size: int):
+def evaluator_on(run: Run, reader: Reader, batch_size: int, outputs_of: OutputsOf = logits_of):
     """Evaluation on the held-out training images during training.
 
     None without any, and where they are of classes that do not train.
@@ -42,7 +43,8 @@ def evaluator_on(run: Run, reader: Reader, batch_size: int):
 
     def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
         del epoch
-        logits = run.outputs(model, reader, held_out, batch_size=batch_size)["logits"]
+        found = run.outputs(model, reader, held_out, batch_size=batch_size, outputs_of=outputs_of)
+        logits = found["logits"]
         metrics = classification.classification_metrics(logits, reader.split.labels[held_out])
         return {f"held_out_{name}": value for name, value in metrics.items()}
 

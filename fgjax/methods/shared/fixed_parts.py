@@ -37,6 +37,18 @@ def random(count: int, num_parts: int, half: np.ndarray | float, *, seed: int) -
     return boxes.around(centers, half)
 
 
+def check(field: str, dataset: Dataset, others: str) -> None:
+    """Refuse a field that is `annotated`, where the dataset has no parts; names what it may be.
+
+    Raises:
+      UserError: it has none.
+    """
+    if dataset.train.parts is None or dataset.test.parts is None:
+        raise UserError(
+            f"{field} is annotated, but {dataset.name} has no part boxes: choose {others}."
+        )
+
+
 def annotated(
     dataset: Dataset, split: Split, windows: np.ndarray, half: np.ndarray | float
 ) -> np.ndarray:
@@ -46,13 +58,10 @@ def annotated(
     around the mean centre of those that are visible; where none is, the grid's.
 
     Raises:
-      UserError: the dataset has no parts.
+      ValueError: the dataset has no parts; see `check`.
     """
     if split.parts is None:
-        raise UserError(
-            f"parts=annotated needs part boxes, which {dataset.name} does not have; "
-            "choose grouping, grid or random."
-        )
+        raise ValueError(f"{dataset.name} has no part boxes.")
     regions = list(dataset.part_regions.values())
     found = grid(len(split), len(regions), half)
     parts = boxes.to_window(split.parts, windows[:, None])  # NaN where invisible

@@ -47,6 +47,15 @@ class Localization:
         self.grouping.validate()
 
 
+def check_localization(run: Run, config: Localization, *, with_parts: bool = True) -> None:
+    """Refuse annotations that the dataset does not have, before anything is trained."""
+    if config.objects == "annotated":
+        for split, name in ((run.dataset.train, "training"), (run.dataset.test, "test")):
+            objects_stage.annotated(split, f"{run.dataset.name} ({name})")
+    if with_parts and config.parts == "annotated":
+        fixed_parts.check("config.method.parts", run.dataset, "grouping, grid or random")
+
+
 @overload
 def localize(
     run: Run, config: Localization, *, with_parts: Literal[True] = True
