@@ -1,6 +1,5 @@
 """Studies: tables from results, what is published, what is skipped, where it stops."""
 
-import dataclasses
 import functools
 import json
 import pathlib
@@ -9,10 +8,9 @@ import numpy as np
 import pytest
 
 from fgjax import config_files, main, methods, results, study, tables
-from fgjax.config import Row, Search, Study, check, override
+from fgjax.config import Row, Study, check, override
 from fgjax.errors import UserError
 from fgjax.figures import study as figures
-from tests import tiny
 
 STUDY = Study(
     "Fusion", "Paper Table 1",
@@ -150,58 +148,6 @@ def test_no_study_dies_after_training(method, request, copy_of):
         summaries = tables.summarize(described, every)
         assert len(summaries) == len(described.rows)
         assert "nan" not in "\n".join(tables.markdown(described, summaries))
-
-
-RATE = "method.embedding.optimizer.learning_rate"
-SEARCHING = Study(
-    "Losses", "Paper Table 1",
-    (Row("A", {"method.loss": "crl"}), Row("B", {"method.loss": "triplet"}),
-     Row("C", {"method.loss": "scda"}, search=False)),
-    metric="recall@1",
-    search=Search(
-        {"low": {RATE: lambda config: config.method.embedding.optimizer.learning_rate / 2},
-         "high": {RATE: 0.5}},
-        metric="held_out_recall@1",
-        overrides={"data.held_out": 0.25, "method.embedding.epochs": 5},
-    ),
-)  # fmt: skip
-
-
-def test_rows_find_their_settings_on_what_is_held_out(monkeypatch, tmp_path, capsys):
-    """One seed of each candidate decides; what was tried is a table, too, and is not run again."""
-    trained = []
-
-    def train(config, workdir, **_):
-        method = config.method
-        rate, held = method.embedding.optimizer.learning_rate, config.data.held_out
-        trained.append((method.loss, rate, method.embedding.epochs, held, config.seed))
-        better = {"crl": rate, "triplet": -rate}.get(method.loss, 0)
-        return {"metrics": {"held_out_recall@1": better, "recall@1": 1 - rate}, "protocol": {}}
-
-    config = config_files.load("aircraft:hdcl,demo")
-    rate, epochs = config.method.embedding.optimizer.learning_rate, config.method.embedding.epochs
-    described = {"losses": SEARCHING, "losses_search": SEARCHING.tried()}
-    monkeypatch.setattr(methods, "studies", lambda _: described)
-    monkeypatch.setattr(main, "setup", lambda: None)
-    monkeypatch.setattr(main, "run", train)
-    monkeypatch.setattr(main, "refuse_unfit", lambda configs: None)
-    monkeypatch.setattr(results, "where_measured", lambda protocol: {})
-    places = [f"--workdir={tmp_path / 'runs'}", "--publish", f"--results={tmp_path / 'results'}"]
-    words = ["aircraft:hdcl,demo", "losses", "--first-seed=1", "--seeds=2", *places]
-    study.command(words)
-    tried = [("crl", rate / 2, 5, 0.25, 0), ("crl", 0.5, 5, 0.25, 0),
-             ("triplet", rate / 2, 5, 0.25, 0), ("triplet", 0.5, 5, 0.25, 0)]  # fmt: skip
-    assert trained[:4] == tried
-    measured = [("crl", 0.5, epochs, 0.0), ("triplet", rate / 2, epochs, 0.0),
-                ("scda", rate, epochs, 0.0)]  # fmt: skip
-    assert trained[4:] == [(*one, seed) for seed in (1, 2) for one in measured]
-    shown = capsys.readouterr().out
-    assert "| A: high | 50.0 |" in shown and "| A (high) | 50.0 " in shown
-    assert "| B (low) |" in shown and "| C | " in shown
-    text = tables.published("aircraft-hdcl-demo", "losses", results.read(tmp_path / "results"))
-    assert "| B (low) |" in text and "| C |" in text
-    study.command(words)
-    assert len(trained) == 10, "all of it was published"
 
 
 def test_a_study_brings_the_flag_that_it_needs(monkeypatch, tmp_path):
@@ -404,23 +350,3 @@ def test_every_published_number_belongs_to_a_row_that_exists():
         counts = one.metric in described.notes
         assert counts or 0 <= one.value <= 1, one
         assert counts or one.seed != "" or 0 <= float(one.deviation) < 0.2, one
-
-
-def test_a_row_that_cannot_run_is_refused_before_the_first_trains(data_dir, tmp_path, monkeypatch):
-    """Annotated regions come last in their study, and folders of photographs have none."""
-    trained = []
-    monkeypatch.setattr(main, "run", lambda config, *_, **__: trained.append(config))
-    described = Study(
-        "Regions", "Ours",
-        (Row("learned", {}), Row("annotated", {"method.boxes": "annotated"})),
-    )  # fmt: skip
-    monkeypatch.setattr(methods, "studies", lambda _: {"boxes": described})
-    config = tiny.ccfr_config(data_dir)
-    whole = main.fetch(config)
-    train, test = (dataclasses.replace(split, parts=None) for split in (whole.train, whole.test))
-    bare = dataclasses.replace(whole, train=train, test=test)
-    monkeypatch.setattr(main, "fetch", lambda _: bare)
-    runner = study.Runner(config, "boxes", {}, tmp_path, tmp_path / "stages")
-    with pytest.raises(UserError, match=r"boxes is annotated, but .* has no part boxes: choose le"):
-        runner.run([0])
-    assert not trained

@@ -1,6 +1,7 @@
 """Parts that nothing was learnt for."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -72,5 +73,11 @@ def test_regions_are_around_their_visible_points_or_else_the_grids():
     windows[1] = [0, 0, 0.5, 0.5]
     head = fixed_parts.annotated(dataset, split, windows, 0.125)[1, 0]
     np.testing.assert_allclose(head, [0.275, 0.275, 0.525, 0.525], rtol=1e-5)
-    with pytest.raises(UserError, match="method.parts is annotated, but birds has no part boxes: ch"):
-        fixed_parts.check("config.method.parts", of(None, {})[0], "grouping, grid or random")
+
+
+def test_parts_that_a_dataset_has_not_are_refused_with_what_there_is():
+    _, bare = of(None, {})
+    dataset = types.SimpleNamespace(name="birds", train=bare, test=bare)
+    says = r"config\.method\.parts is annotated, but birds has no part boxes: choose grid or random"
+    with pytest.raises(UserError, match=says):
+        fixed_parts.check("config.method.parts", dataset, "grid or random")
