@@ -9,6 +9,7 @@
     fgjax train --config=aircraft:ccfr,demo    likewise each method
     fgjax train --config=aircraft:hdcl,recognition
     fgjax train --config=aircraft:lapm,small   likewise each method: a laptop
+    fgjax train --config=aircraft:lapm,paper   without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -7,6 +7,7 @@
     fgjax train --config=cars:ccfr             CCFR
     fgjax train --config=cars:probe            logistic regression on frozen features
     fgjax train --config=cars:lapm,small       likewise each method: a laptop
+    fgjax train --config=cars:lapm,paper       without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

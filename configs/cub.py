@@ -7,6 +7,7 @@
     fgjax train --config=cub:ccfr              CCFR
     fgjax train --config=cub:probe             logistic regression on frozen features
     fgjax train --config=cub:lapm,small        likewise each method: a laptop
+    fgjax train --config=cub:lapm,paper        without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -5,6 +5,7 @@
     fgjax train --config=deepfashion:ccfr      CCFR
     fgjax train --config=deepfashion:probe     logistic regression on frozen features
     fgjax train --config=deepfashion:lapm,smalllikewise each method: a laptop
+    fgjax train --config=deepfashion:lapm,paper without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -5,6 +5,7 @@
     fgjax train --config=dogs:ccfr             CCFR
     fgjax train --config=dogs:probe            logistic regression on frozen features
     fgjax train --config=dogs:hdcl,small       likewise each method: a laptop
+    fgjax train --config=dogs:hdcl,paper       without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -5,6 +5,7 @@
     fgjax train --config=flowers:ccfr          CCFR
     fgjax train --config=flowers:probe         logistic regression on frozen features
     fgjax train --config=flowers:hdcl,small    likewise each method: a laptop
+    fgjax train --config=flowers:hdcl,paper    without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

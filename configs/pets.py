@@ -5,6 +5,7 @@
     fgjax train --config=pets:ccfr             CCFR
     fgjax train --config=pets:probe            logistic regression on frozen features
     fgjax train --config=pets:hdcl,small       likewise each method: a laptop
+    fgjax train --config=pets:hdcl,paper       without held-out images, as the papers train
 
 Values are the papers', method by method: fgjax/methods/<method>/presets.py.
 """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fgjax import config_files, main, models
-from fgjax.config import Config, check
+from fgjax.config import Config, check, flatten
 from fgjax.errors import UserError
 from fgjax.testing import shrink_in_place
 from tests import fake_aircraft, fake_archives
@@ -39,6 +39,11 @@ CASES = [(name, method) for name, methods in OFFERED.items() for method in metho
 QUICK = {("folder", "hdcl,recognition")}
 
 
+def differing(one: Config, other: Config):
+    ones, others = flatten(one), flatten(other)
+    return [(name, ones[name], others[name]) for name in ones if ones[name] != others[name]]
+
+
 def load(name: str, argument: str = "") -> Config:
     return config_files.load(f"{ROOT}/configs/{name}.py:{argument}")
 
@@ -62,6 +67,21 @@ def test_small_is_offered_everywhere(name, method):
     assert small.data.dataset == paper.data.dataset
     assert small.data.zero_shot == paper.data.zero_shot
     assert load(name, f"small,{method}") == small
+
+
+@pytest.mark.parametrize(
+    "words", ["lapm", "ghns", "ghns,small", "hdcl", "hdcl,recognition", "ccfr"]
+)
+def test_paper_holds_nothing_out_and_searches_nothing(words):
+    """All training images train, and what a search would choose is as the papers print it."""
+    usual, paper = load("cub", words), load("cub", f"{words},paper")
+    check(paper, devices=1)
+    changed = {name for name, _, _ in differing(usual, paper)}
+    assert paper.data.held_out == 0.0
+    chosen = {"ccfr": "method.rerank.thresholds", "ghns": "method.fusion"}.get(words.split(",")[0])
+    assert changed - {"data.held_out", "name"} == ({chosen} if chosen else set())
+    if chosen:
+        assert flatten(paper)[chosen] == "preset"
 
 
 @pytest.mark.parametrize("method", ["lapm", "ghns", "hdcl", "ccfr", "probe"])

@@ -214,7 +214,7 @@ CASES = {
 }  # fmt: skip
 
 APART = {"nearest", "retrieval_metrics", "rerank", "anchors", "nms", "crop_and_resize", "peaks",
-         "part_centers", "refined_centers", "softmax"}  # fmt: skip
+         "part_centers", "refined_centers", "softmax", "largest_region"}  # fmt: skip
 # No program of XLA is in these; what they call is tested by itself.
 BY_NUMPY = {
     "accuracies", "anchors", "area", "around", "cam_box", "centers", "class_similarities",
@@ -224,7 +224,7 @@ BY_NUMPY = {
     "expand_queries", "expected_calibration_error", "fit_temperature", "k_reciprocal",
     "negative_log_likelihood", "paired_bootstrap", "pool", "ranked_metrics", "reliability",
     "stack_weights", "wilson_interval", "auroc", "density", "false_accepts", "false_accepts_at",
-    "largest_logits", "mass",
+    "largest_logits", "mass", "square_of",
 }  # fmt: skip
 # They check, or a public function above consists of them.
 INSIDE = {"as_float", "safe_sqrt", "check_batch", "check_embeddings", "check_labels",

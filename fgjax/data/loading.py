@@ -64,7 +64,13 @@ def reduction(height: int, width: int, window: np.ndarray, size: int) -> int:
 
 
 def read_window(
-    image: Encoded, window: np.ndarray, size: int, out: np.ndarray | None = None, *, banner: int = 0
+    image: Encoded,
+    window: np.ndarray,
+    size: int,
+    out: np.ndarray | None = None,
+    *,
+    banner: int = 0,
+    square: float | None = None,
 ) -> np.ndarray:
     """The window of a file at size × size: training, evaluation and prediction read by this.
 
@@ -74,16 +80,23 @@ def read_window(
       size: in pixels.
       out: where to write.
       banner: rows at the bottom that are no part of the image, in pixels of the full one.
+      square: the window is one of the image's largest square at this place; see `boxes.square_of`.
 
     Raises:
       UserError: the image cannot be decoded; names it.
     """
     frame = frame_of(image.data)
     height, width = (frame.height - banner, frame.width) if frame else (0, 0)
+    if frame is not None and square is not None:
+        window = boxlib.from_window(window, boxlib.square_of(height, width, square))
     factor = reduction(height, width, window, size)
     pixels = _decoded(image, factor)
     if frame is None or factor == 1:
-        return crop_resize(pixels[:-banner] if banner else pixels, window, size, out)
+        whole = pixels[:-banner] if banner else pixels
+        if frame is None and square is not None:
+            height, width = whole.shape[:2]
+            window = boxlib.from_window(window, boxlib.square_of(height, width, square))
+        return crop_resize(whole, window, size, out)
     # A last block of less than `factor` pixels stands at the border where the file ends.
     top = pixels.shape[0] - frame.height / factor if frame.from_bottom else 0
     left = pixels.shape[1] - frame.width / factor if frame.from_right else 0
@@ -130,10 +143,15 @@ def _crop_between_pixels(
     return cv2.resize(fitting, (size, size), dst=out, interpolation=cv2.INTER_AREA)
 
 
-def crop(image: np.ndarray | Encoded, window: np.ndarray, size: int) -> np.ndarray:
+def crop(
+    image: np.ndarray | Encoded, window: np.ndarray, size: int, *, square: float | None = None
+) -> np.ndarray:
     """`read_window` of a file, `crop_resize` of pixels."""
     if isinstance(image, Encoded):
-        return read_window(image, window, size)
+        return read_window(image, window, size, square=square)
+    if square is not None:
+        height, width = image.shape[:2]
+        window = boxlib.from_window(window, boxlib.square_of(height, width, square))
     return crop_resize(image, window, size)
 
 
@@ -144,6 +162,8 @@ class Reader:
     Attributes:
       windows: float32 [N, 4] in image coordinates, or None for whole images.
       parts: float32 [N, P, 4] in the windows' coordinates, or None.
+      square: of whole images without parts: read the largest square, the middle one, or any where
+        an image is augmented, and do not squash the image.
     """
 
     split: Split
@@ -151,6 +171,7 @@ class Reader:
     augmentation: Augmentation
     windows: np.ndarray | None = None
     parts: np.ndarray | None = None
+    square: bool = False
 
     def read(
         self,
@@ -174,13 +195,14 @@ class Reader:
         window = boxlib.WHOLE if self.windows is None else self.windows[index]
         parts = np.zeros((0, 4), np.float32) if self.parts is None else self.parts[index]
         if rng is None:
-            return View(window, parts)
+            return View(window, parts, square=0.5 if self.square else None)
         inner = random_window(rng, self.augmentation.crop_scale)
         window, parts = boxlib.from_window(inner, window), boxlib.to_window(parts, inner)
         drawn = bool(rng.integers(2)) and self.augmentation.flip
         flipped = drawn != bool(flip)
         color = Color.draw(rng) if self.augmentation.color else None
-        return View(window, boxlib.flip(parts) if flipped else parts, flipped, color)
+        square = float(rng.uniform()) if self.square else None
+        return View(window, boxlib.flip(parts) if flipped else parts, flipped, color, square)
 
     def render(
         self, index: int, view: View, *, size: int = 0, out: np.ndarray | None = None
@@ -188,7 +210,9 @@ class Reader:
         """Image `index` as it is seen, uint8 [S, S, 3]; `size` in place of the reader's."""
         file = Encoded(self.split.source[int(index)]["image"], self.split.filenames[index])
         banner = self.split.crop_bottom
-        image = read_window(file, view.window, size or self.size, out, banner=banner)
+        image = read_window(
+            file, view.window, size or self.size, out, banner=banner, square=view.square
+        )
         if view.flipped:
             image = cv2.flip(image, 1, dst=image)
         if view.color is not None:

@@ -38,6 +38,8 @@ class View:
       window: box of the image.
       parts: part boxes [P, 4] in the view's coordinates, after the flip.
       flipped: left and right.
+      square: None, or the window is one of the image's largest square, this share of the way along
+        its longer side.
       color: None leaves the colours.
     """
 
@@ -45,6 +47,7 @@ class View:
     parts: np.ndarray
     flipped: bool = False
     color: Color | None = None
+    square: float | None = None
 
     def inside(self, box: np.ndarray) -> "View":
         """The same of a box in the view's coordinates, without parts."""

@@ -37,6 +37,20 @@ def to_window(
     return np.minimum(np.maximum(found, 0), 1)
 
 
+def square_of(height: int, width: int, place: float = 0.5) -> Float32[np.ndarray, "4"]:
+    """The largest square of an image: a shorter side resized, and a crop of that size.
+
+    `place` in [0, 1] is where it lies along the longer side; 0.5 is the middle.
+
+    >>> square_of(100, 200, 0.0).tolist()
+    [0.0, 0.0, 1.0, 0.5]
+    """
+    side = min(height, width)
+    down, across = side / height, side / width
+    top, left = place * (1 - down), place * (1 - across)
+    return np.array([top, left, top + down, left + across], np.float32)
+
+
 def from_window(
     boxes: Real[ArrayLike, "*#n 4"], window: Real[ArrayLike, "*#n 4"]
 ) -> Float32[np.ndarray, "*n 4"]:

@@ -177,3 +177,28 @@ def test_overlaps_by_hand():
     other = np.array([[0, 0, 0.5, 1], [0.25, 0.25, 0.75, 0.75], [0.5, 0.5, 0.5, 0.5]])
     wanted = [[0.5, 1 / 7, 0], [0, 0, 0], [0, 0, 0]]
     np.testing.assert_allclose(regions.pairwise_iou(one, other), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 1.0])
+@pytest.mark.parametrize(("height", "width"), [(9, 9), (1, 7), (18, 5)])
+def test_the_largest_region_is_opencvs(height, width, share):
+    """Also spirals, whose ends are far apart, ties and empty masks."""
+    rng = np.random.default_rng(0)
+    masks = rng.uniform(size=(24, height, width)) < share
+    masks[0] = False
+    if (height, width) == (9, 9):
+        spiral = ["111111111", "000000001", "111111101", "100000101", "101110101", "101000101",
+                  "101111101", "100000001", "111111111"]  # fmt: skip
+        masks[1] = np.array([[c == "1" for c in row] for row in spiral])
+    found = np.asarray(jax.jit(regions.largest_region)(masks))
+    for mask, own in zip(masks, found, strict=True):
+        count, labels, statistics, _ = cv2.connectedComponentsWithStats(
+            mask.astype(np.uint8), connectivity=8
+        )
+        if count < 2:
+            assert not own.any()
+            continue
+        largest = statistics[1:, cv2.CC_STAT_AREA].max()
+        equal = 1 + np.flatnonzero(statistics[1:, cv2.CC_STAT_AREA] == largest)
+        first = min(equal, key=lambda label: int(np.flatnonzero(labels.ravel() == label)[0]))
+        np.testing.assert_array_equal(own, labels == first)

@@ -235,6 +235,13 @@ def test_salient_pooling_by_hand():
     np.testing.assert_allclose(found[0], wanted / np.linalg.norm(wanted), rtol=1e-5)
     halves = Embed(salient=True, halves=True)(Fixed(), batch((0,)))["embedding"]
     np.testing.assert_allclose(halves[0], [0.6 / 2**0.5, 0.8 / 2**0.5, 0.5, 0.5], rtol=1e-5)
+    # Two regions of sums 9 apart: SCDA keeps the larger one, whatever the other holds.
+    maps = np.zeros((1, 3, 5, 2), np.float32)
+    maps[0, 0, 0], maps[0, 1, 1], maps[0, 2, 4] = [9, 0], [7, 2], [0, 50]
+    scda = hdcl.method.embed_of(hdcl.Config(loss="scda"))
+    found = scda(Fixed(), batch((0,)))["embedding"]
+    pair = np.array([9, 2]) / np.hypot(9, 2), np.array([8, 1]) / np.hypot(8, 1)
+    np.testing.assert_allclose(found[0], np.concatenate(pair) / 2**0.5, rtol=1e-5)
 
 
 def test_zero_shot_splits_by_class(data_dir, monkeypatch):

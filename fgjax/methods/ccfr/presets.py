@@ -61,6 +61,12 @@ def small(config: Config, *, demo: bool) -> None:
     method.enhance = presets.adamw(2, 2e-4)
 
 
+def paper(config: Config, *, demo: bool) -> None:
+    """No held-out images, and the thresholds of section 4.2."""
+    presets.paper(config, demo=demo)
+    config.method.rerank.thresholds = "preset"
+
+
 PRESETS = {
     "fgvc_aircraft": preset,
     "cub": partial(preset, probability_threshold=0.5),
@@ -68,4 +74,4 @@ PRESETS = {
     **dict.fromkeys(("cars", "deepfashion", "dogs", "flowers", "pets", "folder"), preset),
 }
 DEMO = demo
-FLAGS = {"small": small}
+FLAGS = {"small": small, "paper": paper}

@@ -13,13 +13,14 @@ from fgjax.config import Training
 from fgjax.data import loading
 from fgjax.data.loading import Reader
 from fgjax.data.sampling import ClassBatches, class_stream
+from fgjax.evaluation.classification import classification_metrics
 from fgjax.localization import boxes as boxlib
 from fgjax.methods.ccfr.config import Config
 from fgjax.methods.ccfr.global_features import build_multi_level
 from fgjax.methods.ccfr.region_features import all_outputs, finish_with_features
 from fgjax.methods.ccfr.region_network import RegionNetwork, Regions, grids_of, shapes_of
 from fgjax.methods.shared import fixed_parts
-from fgjax.methods.shared.classifier import evaluator_on, whole_images
+from fgjax.methods.shared.classifier import whole_images
 from fgjax.training.fit import dtype_of
 from fgjax.training.run import Run, Stage
 
@@ -232,10 +233,27 @@ def enhance(run: Run, config: Config, pretrained: Stage, navigator: Stage) -> St
         _of_classes(run, config, training, both[0], seed),
         training,
         trainable=trainable,
-        evaluator=evaluator_on(run, both[0], training.batch_size, outputs_of=all_outputs),
+        evaluator=_evaluator(run, both[0], training.batch_size),
     )
     finish_with_features(run, stage, model, training.batch_size, both)
     return stage
+
+
+def _evaluator(run: Run, reader: Reader, batch_size: int):
+    """Top-1 of the held-out images by x, and by the image alone; None without any."""
+    rows = run.held_out_indices
+    if not len(rows):
+        return None
+    labels = reader.split.labels[rows]
+
+    def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
+        del epoch
+        found = run.outputs(model, reader, rows, batch_size=batch_size, outputs_of=all_outputs)
+        by_image = classification_metrics(found["global_logits"], labels)["top1"]
+        metrics = {**classification_metrics(found["logits"], labels), "global_top1": by_image}
+        return {f"held_out_{name}": value for name, value in metrics.items()}
+
+    return evaluate
 
 
 def _of_classes(run: Run, config: Config, training: Training, reader: Reader, seed: int):

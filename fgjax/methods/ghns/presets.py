@@ -80,6 +80,12 @@ def small(config: Config, *, demo: bool) -> None:
     method.image_classifiers = presets.adamw(4, 1e-3)
 
 
+def paper(config: Config, *, demo: bool) -> None:
+    """No held-out images, and the weights of the fusion as printed (Eq. 11)."""
+    presets.paper(config, demo=demo)
+    config.method.fusion = "preset"
+
+
 PRESETS = {
     "fgvc_aircraft": partial(preset, hard_negatives=200, fusion=(0.4, 0.4, 0.2)),
     "cub": partial(preset, hard_negatives=150, fusion=(0.3, 0.3, 0.4), part_size=128),
@@ -90,4 +96,4 @@ PRESETS = {
     "folder": partial(preset, hard_negatives=200, fusion=(0.4, 0.4, 0.2)),  # FGVC-Aircraft's
 }
 DEMO = demo
-FLAGS = {"small": small}
+FLAGS = {"small": small, "paper": paper}

@@ -28,6 +28,9 @@ class Config:
     # features are not negative, so that no cosine of two of them could be.
     width: int = added(512, before=0)
     wsl: bool = False  # pool the salient places alone at test (CRL-WSL, Table 1's CRL row)
+    # Whole images: the shorter side resized and a square of it, in the middle at test; False: all
+    # of the image, squashed.
+    square: bool = added(False, before=False)
     recognition: bool = False  # section 5.3, Table 7
     per_class: int = 5  # K of the P × K batches of the in-batch losses; N-pairs takes 2
     margin: float = -1.0  # of contrastive, triplet, lifted, crl; below 0: each one's own default

@@ -117,7 +117,8 @@ def build(run: Run, config: Config, before: Stage | None) -> EmbeddingNetwork:
 
 def embed_of(config: Config) -> Embed:
     """How a loss's embeddings are made at test."""
-    return Embed(salient=config.wsl or config.loss == "scda", halves=config.loss == "scda")
+    scda = config.loss == "scda"
+    return Embed(salient=config.wsl or scda, halves=scda, connected=scda)
 
 
 # Section 3.2 and Table 1: the losses
@@ -204,11 +205,12 @@ def train_embedding(
         if f.name not in ("start", "embedding", "beside_softmax", "ranking")
     }
     after = (before,) if before else ()
-    revision = 2 if config.loss == "contrastive" else 1  # it got a mean for each kind of pair
+    # contrastive got a mean for each kind of pair, scda the connected component.
+    revision = 2 if config.loss in ("contrastive", "scda") else 1
     stage = run.stage(name, training, after=after, revision=revision, **settings)
     if stage.done:
         return stage
-    train, test = whole_images(run)
+    train, test = whole_images(run, square=config.square)
     model = build(run, config, before)
     rows = np.arange(len(run.dataset.test))
     size = batch_size(run, config)
@@ -339,9 +341,11 @@ def load_predictor(run: Run) -> WholeImagePredictor:
         )
     network = network_of(run, load_network(run))
     trust = calibration.of(run.stages["embedding"])
-    return WholeImagePredictor.of(run, network=network, **trust)
+    square = run.config.method.square
+    return WholeImagePredictor.of(run, network=network, square=square, **trust)
 
 
 def load_embedder(run: Run) -> Embedder:
     """`images -> unit embeddings [N, D]` for `fgjax.search`."""
-    return Embedder.of(run, load_network(run), embed_of(run.config.method))
+    config: Config = run.config.method
+    return Embedder.of(run, load_network(run), embed_of(config), square=config.square)

@@ -64,4 +64,4 @@ PRESETS = {
     "folder": partial(preset, lambda_=0.8, held_out=0.1),  # FGVC-Aircraft's values
 }
 DEMO = demo
-FLAGS = {"small": small}
+FLAGS = {"small": small, "paper": presets.paper}

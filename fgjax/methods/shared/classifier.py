@@ -11,7 +11,6 @@ from fgjax import models
 from fgjax.config import Training
 from fgjax.data.loading import Reader, training_stream
 from fgjax.evaluation import classification
-from fgjax.training.forward import OutputsOf, logits_of
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -25,14 +24,16 @@ def cross_entropy(model, batch, statistics, key):
     return loss, {"accuracy": jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])}
 
 
-def whole_images(run: Run) -> tuple[Reader, Reader]:
-    """Readers of the whole training and test images."""
+def whole_images(run: Run, *, square: bool = False) -> tuple[Reader, Reader]:
+    """Readers of the whole training and test images; squashed, or a square of each."""
     data = run.config.data
-    make = lambda split: Reader(split, data.image_size, data.augmentation)  # noqa: E731
+    make = lambda split: Reader(  # noqa: E731
+        split, data.image_size, data.augmentation, square=square
+    )
     return make(run.dataset.train), make(run.dataset.test)
 
 
-def evaluator_on(run: Run, reader: Reader, batch_size: int, outputs_of: OutputsOf = logits_of):
+def evaluator_on(run: Run, reader: Reader, batch_size: int):
     """Evaluation on the held-out training images during training.
 
     None without any, and where they are of classes that do not train.
@@ -43,8 +44,7 @@ def evaluator_on(run: Run, reader: Reader, batch_size: int, outputs_of: OutputsO
 
     def evaluate(model: nnx.Module, epoch: int) -> dict[str, float]:
         del epoch
-        found = run.outputs(model, reader, held_out, batch_size=batch_size, outputs_of=outputs_of)
-        logits = found["logits"]
+        logits = run.outputs(model, reader, held_out, batch_size=batch_size)["logits"]
         metrics = classification.classification_metrics(logits, reader.split.labels[held_out])
         return {f"held_out_{name}": value for name, value in metrics.items()}
 

@@ -10,6 +10,7 @@ from flax import nnx
 from fgjax import models
 from fgjax.data.loading import ImageReader, Transform
 from fgjax.localization.cam import channel_sum
+from fgjax.localization.regions import largest_region
 from fgjax.losses.common import normalize
 from fgjax.training.run import Run
 
@@ -19,11 +20,13 @@ class Embed:
     """Unit embeddings [B, D] of images, for search.
 
     `salient` keeps the places whose channel sum lies above its mean: SCDA's selection as its
-    successors use it at test. With `halves`, each pooling is normalised by itself (SCDA).
+    successors use it at test. SCDA itself keeps the largest connected region of them, and with
+    `halves` each pooling is normalised by itself.
     """
 
     salient: bool = False
     halves: bool = False
+    connected: bool = False
 
     def __call__(self, model: nnx.Module, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         outputs = model(batch["image"])
@@ -32,6 +35,8 @@ class Embed:
         x = models.last_map(outputs).astype(jnp.float32)
         total = channel_sum(x)
         mask = total > jnp.mean(total, axis=(1, 2), keepdims=True)
+        if self.connected:
+            mask = largest_region(mask)
         some = jnp.any(mask, axis=(1, 2), keepdims=True)
         mask = (mask | ~some)[..., None]  # a constant map has nothing above its mean
         largest = jnp.max(jnp.where(mask, x, -jnp.inf), axis=(1, 2))

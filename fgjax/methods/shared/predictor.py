@@ -62,11 +62,14 @@ class Embedder:
 
     image_size: int
     network: Program
+    square: bool = False
 
     @classmethod
-    def of(cls, run: Run, model: nnx.Module, outputs_of: OutputsOf) -> Self:
-        """By a network's output `embedding`."""
-        return cls(run.config.data.image_size, network_of(run, model, outputs_of))
+    def of(
+        cls, run: Run, model: nnx.Module, outputs_of: OutputsOf, *, square: bool = False
+    ) -> Self:
+        """By a network's output `embedding`; of the image's middle square, not all of it."""
+        return cls(run.config.data.image_size, network_of(run, model, outputs_of), square)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return np.asarray(self.network(pixels)["embedding"])
@@ -75,7 +78,10 @@ class Embedder:
         """Of files, or RGB uint8 images of any sizes: [N, D], in batches of one shape."""
         size, found = sharding.divisible(batch_size), []
         for start in range(0, len(images), size):
-            chunk = [crop(i, boxes.WHOLE, self.image_size) for i in images[start : start + size]]
+            chunk = [
+                crop(i, boxes.WHOLE, self.image_size, square=0.5 if self.square else None)
+                for i in images[start : start + size]
+            ]
             padded = chunk + [chunk[-1]] * (size - len(chunk))
             found.append(self(np.stack(padded))[: len(chunk)])
         return np.concatenate(found)
@@ -150,9 +156,10 @@ class BatchedPredictor:
     def _predict(self, images: Images) -> list[Prediction]:
         raise NotImplementedError(type(self))
 
-    def _whole(self, images: Images) -> np.ndarray:
-        """Whole images at the network's size [B, S, S, 3]."""
-        return np.stack([crop(image, boxes.WHOLE, self.image_size) for image in images])
+    def _whole(self, images: Images, *, square: bool = False) -> np.ndarray:
+        """Whole images at the network's size [B, S, S, 3], or their middle squares."""
+        place = 0.5 if square else None
+        return np.stack([crop(i, boxes.WHOLE, self.image_size, square=place) for i in images])
 
     def _crops(self, images: Images, found: np.ndarray) -> np.ndarray:
         """The objects at the network's size [B, S, S, 3]."""
@@ -173,9 +180,10 @@ class WholeImagePredictor(BatchedPredictor):
 
     network: Program
     temperature: float = 1.0
+    square: bool = False
 
     def _predict(self, images: Images) -> list[Prediction]:
-        whole = self._whole(images)
+        whole = self._whole(images, square=self.square)
         found, sure = probabilities_of(self.network, whole, temperature=self.temperature)
         nothing = np.zeros((0, 4), np.float32)
         return [
