@@ -19,10 +19,8 @@ from fgjax.data.datasets import Dataset
 from fgjax.data.loading import (
     ImageReader,
     Transform,
-    few_of_each_class,
-    split_held_out,
-    split_held_out_classes,
 )
+from fgjax.data.splits import few_of_each_class, split_held_out, split_held_out_classes
 from fgjax.errors import UserError
 from fgjax.training import forward, freezing, optimizer
 from fgjax.training.fit import Batches, dtype_of, epoch_batches, fit

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgjax.config import Augmentation, Data
-from fgjax.data import images, loading, mixing
+from fgjax.data import images, loading, mixing, splits
 from fgjax.errors import UserError
 from fgjax.localization import boxes
 
@@ -140,12 +140,12 @@ def test_images_do_not_share_memory(tiny_dataset):
 
 def test_held_out_is_stratified_and_reproducible():
     labels = np.repeat(np.arange(5), [20, 10, 1, 2, 7])
-    train, held = loading.split_held_out(labels, 0.2, seed=3)
+    train, held = splits.split_held_out(labels, 0.2, seed=3)
     assert sorted([*train, *held]) == list(range(40))
     assert np.bincount(labels[held], minlength=5).tolist() == [4, 2, 0, 0, 1]
-    again = loading.split_held_out(labels, 0.2, seed=3)
+    again = splits.split_held_out(labels, 0.2, seed=3)
     np.testing.assert_array_equal(held, again[1])
-    assert len(loading.split_held_out(labels, 0.0, seed=3)[1]) == 0
+    assert len(splits.split_held_out(labels, 0.0, seed=3)[1]) == 0
 
 
 def test_several_views_of_an_image_decode_it_once(tiny_dataset, monkeypatch):
@@ -168,14 +168,14 @@ def test_several_views_of_an_image_decode_it_once(tiny_dataset, monkeypatch):
 
 def test_whole_classes_are_held_out():
     labels = np.repeat(np.arange(10), 3)
-    train, held = loading.split_held_out_classes(labels, 0.3, seed=3)
+    train, held = splits.split_held_out_classes(labels, 0.3, seed=3)
     assert sorted([*train, *held]) == list(range(30))
     assert len(set(labels[held])) == 3 and not set(labels[held]) & set(labels[train])
-    np.testing.assert_array_equal(held, loading.split_held_out_classes(labels, 0.3, seed=3)[1])
-    other = loading.split_held_out_classes(labels, 0.3, seed=4)[1]
+    np.testing.assert_array_equal(held, splits.split_held_out_classes(labels, 0.3, seed=3)[1])
+    other = splits.split_held_out_classes(labels, 0.3, seed=4)[1]
     assert set(labels[other]) != set(labels[held])
-    assert len(loading.split_held_out_classes(labels, 0.0, seed=3)[1]) == 0
-    assert set(labels[loading.split_held_out_classes(labels, 0.99, seed=3)[0]])  # one stays
+    assert len(splits.split_held_out_classes(labels, 0.0, seed=3)[1]) == 0
+    assert set(labels[splits.split_held_out_classes(labels, 0.99, seed=3)[0]])  # one stays
 
 
 def test_an_unreadable_image_names_its_file():

@@ -10,13 +10,13 @@ from fgjax import main, methods
 from fgjax.config import check, override
 from fgjax.data.images import Encoded
 from fgjax.errors import UserError
-from fgjax.methods.probe import attention
+from fgjax.methods.shared import attention_head
 from tests import tiny
 
 
 def random_head(seed=0, queries=3, depth=5, classes=4):
     rng = np.random.default_rng(seed)
-    head = attention.AttentionHead(
+    head = attention_head.AttentionHead(
         rng.normal(size=(depth, classes)), rng.normal(size=classes), queries, jax.random.key(0)
     )
     head.queries[...] = rng.normal(size=(queries, depth)).astype(np.float32)
@@ -31,7 +31,9 @@ def test_logits_and_shares_by_loops():
     for image, found, seen in zip(maps.astype(np.float64), logits, shares):
         wanted = b.copy()
         for m in range(len(q)):
-            scores = np.array([[attention._SCALE * q[m] @ place for place in row] for row in image])
+            scores = np.array(
+                [[attention_head._SCALE * q[m] @ place for place in row] for row in image]
+            )
             a = np.exp(scores) / np.exp(scores).sum()
             np.testing.assert_allclose(seen[m], a, rtol=1e-4)
             u = sum(a[y, x] * image[y, x] for y in range(2) for x in range(3))
@@ -43,7 +45,7 @@ def test_it_begins_as_the_linear_head():
     rng = np.random.default_rng(1)
     maps = rng.uniform(size=(6, 3, 3, 8)).astype(np.float32)
     weights, bias = rng.normal(size=(8, 5)), rng.normal(size=5)
-    head = attention.AttentionHead(weights, bias, 4, jax.random.key(3))
+    head = attention_head.AttentionHead(weights, bias, 4, jax.random.key(3))
     means = maps.mean(axis=(1, 2))
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     logits, shares = head(maps)

@@ -7,7 +7,8 @@ import pytest
 
 from fgjax import main
 from fgjax.config import check, override
-from fgjax.data.loading import Reader, few_of_each_class
+from fgjax.data.loading import Reader
+from fgjax.data.splits import few_of_each_class
 from fgjax.errors import UserError
 from fgjax.methods import probe
 from fgjax.methods.lapm import Config as LapmConfig

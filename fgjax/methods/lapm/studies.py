@@ -115,6 +115,7 @@ STUDIES = {
         "LAPM section IV.E.3, without numbers there",
         (
             Row("grouping", {}),
+            Row("attention", {"method.parts": "attention"}),
             Row("annotated", {"method.parts": "annotated"}),
             Row("grid", {"method.parts": "grid"}),
             Row("random", {"method.parts": "random"}),

@@ -24,9 +24,10 @@ from fgjax.errors import UserError
 from fgjax.evaluation import classification, retrieval_metrics
 from fgjax.losses.common import normalize
 from fgjax.methods.probe import attention, heads
-from fgjax.methods.probe.attention import Attention, AttentionHead
+from fgjax.methods.probe.attention import Attention
 from fgjax.methods.probe.features import unit_features
 from fgjax.methods.shared import calibration
+from fgjax.methods.shared.attention_head import AttentionHead
 from fgjax.methods.shared.classifier import whole_images
 from fgjax.methods.shared.embedding import Embed
 from fgjax.methods.shared.memory import Memory

@@ -35,7 +35,7 @@ class Localization:
     cam_threshold: float = 0.2  # of the map's range; CAM's 20 %
     scda_threshold: float = 1.0  # multiples of the map's mean; SCDA's is the mean itself
     parts: str = (
-        "grouping"  # grouping | annotated (regions of the dataset's points) | grid | random
+        "grouping"  # | attention | annotated (regions of the dataset's points) | grid | random
     )
     classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     grouping: Grouping = dataclasses.field(default_factory=Grouping)
@@ -53,7 +53,7 @@ def check_localization(run: Run, config: Localization, *, with_parts: bool = Tru
         for split, name in ((run.dataset.train, "training"), (run.dataset.test, "test")):
             objects_stage.annotated(split, f"{run.dataset.name} ({name})")
     if with_parts and config.parts == "annotated":
-        fixed_parts.check("config.method.parts", run.dataset, "grouping, grid or random")
+        fixed_parts.check("config.method.parts", run.dataset, "grouping, attention, grid or random")
 
 
 @overload
@@ -106,9 +106,9 @@ class Localizer:
     Attributes:
       maps: gives CAM of the predicted class and SCDA's map.
       method: "cam" or "scda", with its threshold.
-      part_method: "grouping", "grid" or "random"; None where there are no parts.
+      part_method: as `Localization.parts`; None where there are no parts.
       part_size: side of a part box, as a share of the image or of the crop (`size_of`).
-      centers: gives the part centres in crops, by grouping.
+      centers: gives the part centres in crops, where they are learned.
     """
 
     maps: Program
@@ -129,8 +129,8 @@ class Localizer:
             log.info("annotated boxes are not known for new images: CAM finds the object")
         method, settings = "scda" if config.objects == "scda" else "cam", config.grouping
         centers = None
-        if parts and config.parts == "grouping":
-            found = parts_stage.load_network(run, settings, parts)
+        if parts and config.parts in parts_stage.LEARNED:
+            found = parts_stage.load_network(run, settings, parts, config.parts)
             centers = network_of(run, found, parts_stage.localized)
         return cls(
             maps=network_of(run, run.load_model(classifier), objects_stage.maps_of_prediction),

@@ -4,8 +4,8 @@ Warm-up of the backbone on crops → peaks of its channels → k-means → gates
 groups → alternation: convolutions and part classifiers learn with the gates fixed, then the gates
 with the rest fixed (distance and diversity losses).
 
-Boxes are in the coordinates of the object crop. Those of `fixed_parts` stand in for the learned
-localizer, to see what other parts would bring.
+`attended_parts` is another localizer. Boxes are in the coordinates of the object crop. Those of
+`fixed_parts` stand in for the learned localizers, to see what other parts would bring.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ from fgjax import losses, models
 from fgjax.config import Optimizer, Training, added, one_of, require
 from fgjax.data.loading import Reader, training_stream
 from fgjax.localization import boxes, grouping
-from fgjax.methods.shared import fixed_parts
+from fgjax.methods.shared import attended_parts, fixed_parts
+from fgjax.methods.shared.attended_parts import AttendedParts
 from fgjax.methods.shared.classifier import cross_entropy
 from fgjax.methods.shared.part_scores import scores
 from fgjax.models import layers
@@ -30,7 +31,8 @@ from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
 
-METHODS = ("grouping", "annotated", "grid", "random")
+LEARNED = ("grouping", "attention")
+METHODS = (*LEARNED, "annotated", "grid", "random")
 
 
 @dataclasses.dataclass
@@ -173,18 +175,37 @@ def part_centers(run: Run, model: nnx.Module, reader: Reader, *, batch_size: int
     return found["centers"]
 
 
-def build_network(run: Run, settings: Grouping, backbone: models.Backbone) -> PartNetwork:
-    """A part network around a backbone."""
+def build_network(
+    run: Run, settings: Grouping, backbone: models.Backbone, method: str = "grouping"
+) -> PartNetwork | AttendedParts:
+    """A part network around a backbone, by one of the `LEARNED` methods."""
     refined = settings.centers == "refined"
+    if method == "attention":
+        return AttendedParts(backbone, settings.num_parts, refined=refined, key=run.key("parts"))
     return PartNetwork(
         backbone, settings.num_parts, refined=refined, rngs=nnx.Rngs(run.key("parts"))
     )
 
 
-def load_network(run: Run, settings: Grouping, stage: Stage) -> PartNetwork:
+def load_network(
+    run: Run, settings: Grouping, stage: Stage, method: str = "grouping"
+) -> PartNetwork | AttendedParts:
     """The part network as a finished stage left it."""
-    model = build_network(run, settings, run.build_model(pretrained=False))
+    model = build_network(run, settings, run.build_model(pretrained=False), method)
     stage.restore_model(model)
+    return model
+
+
+def train_queries(
+    run: Run, settings: Grouping, classifier: Stage, reader: Reader, stage: Stage
+) -> AttendedParts:
+    """Queries on the classifier's own maps."""
+    model = build_network(run, settings, run.load_model(classifier), "attention")
+    assert isinstance(model, AttendedParts)
+    attended_parts.train(
+        run, stage, model, reader, diversity_weight=settings.diversity_weight,
+        margin=settings.diversity_margin, batch_size=settings.warmup.batch_size,
+    )  # fmt: skip
     return model
 
 
@@ -204,6 +225,7 @@ def train_network(
     train("warm-up", backbone, cross_entropy, training.epochs, training.optimizer, nnx.Param)
     membership = _membership(run, backbone, reader, settings)
     model = build_network(run, settings, backbone)
+    assert isinstance(model, PartNetwork)
     for gate, members in zip(model.gates, membership):
         gate.start_at(members)
     only_gates = nnx.All(nnx.Param, nnx.PathContains("gates"))
@@ -260,12 +282,13 @@ def locate_parts(
     found = {}
     if method == "grid":
         found = grid
-    elif method == "grouping":
+    elif method in LEARNED:
         readers = {
             name: Reader(split, data.image_size, data.augmentation, windows[name])
             for name, split in splits.items()
         }
-        model = train_network(run, settings, classifier, readers["train"], stage)
+        teach = train_network if method == "grouping" else train_queries
+        model = teach(run, settings, classifier, readers["train"], stage)
         stage.save_model(model)
         size = settings.warmup.batch_size
         for name, reader in readers.items():
