@@ -19,6 +19,7 @@ import math
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from fgjax.models import layers
@@ -82,12 +83,16 @@ def _norm(features: int, *, activation: str = "none") -> layers.BatchNorm:
 
 
 class Excitation(nnx.Module):
-    """x · sigmoid(W₂ swish(W₁ mean(x))): a factor for each channel (Hu et al. 2018), in float32."""
+    """x · sigmoid(W₂ swish(W₁ mean(x))): a factor for each channel (Hu et al. 2018).
 
-    def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
-        draw = layers.kaiming_fan_in
-        self.reduce = layers.Dense(features, hidden, initializer=draw, rngs=rngs)
-        self.expand = layers.Dense(hidden, features, initializer=draw, rngs=rngs)
+    The factors are computed in float32 at least.
+    """
+
+    def __init__(self, features: int, hidden: int, *, dtype, rngs: nnx.Rngs):
+        wide = jnp.promote_types(dtype, jnp.float32)
+        shared = {"dtype": wide, "initializer": layers.kaiming_fan_in, "rngs": rngs}
+        self.reduce = layers.Dense(features, hidden, **shared)
+        self.expand = layers.Dense(hidden, features, **shared)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         mean = layers.global_average_pool(x)
@@ -115,7 +120,7 @@ class Block(nnx.Module):
         self.depthwise_conv = layers.DepthwiseConv(inner, group.kernel, stride=stride, **options)
         self.bn1 = _norm(inner, activation=activation)
         if self.excites:
-            self.excitation = Excitation(inner, int(in_features * SQUEEZED), rngs=rngs)
+            self.excitation = Excitation(inner, int(in_features * SQUEEZED), **options)
         self.project_conv = layers.Conv(inner, group.width, 1, **options)
         self.bn2 = _norm(group.width)
 

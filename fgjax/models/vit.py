@@ -135,10 +135,10 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, N, D] to the same."""
         split = lambda y: y.reshape(*y.shape[:2], self.heads, -1)  # noqa: E731
-        seen = jax.nn.dot_product_attention(
-            split(self.query(x)), split(self.key(x)), split(self.value(x))
-        )
-        return self.out(seen.reshape(x.shape))
+        query, key, value = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        scores = jnp.einsum("bnhd,bmhd->bhnm", query * query.shape[-1] ** -0.5, key)
+        shares = jax.nn.softmax(layers.widened(scores), axis=-1).astype(value.dtype)
+        return self.out(jnp.einsum("bhnm,bmhd->bnhd", shares, value).reshape(x.shape))
 
 
 class MLP(nnx.Module):
