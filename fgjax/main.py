@@ -15,7 +15,7 @@ from fgjax import compilation, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
-from fgjax.training import freezing
+from fgjax.training import network_check
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def run(
     """
     config = models.name_weights(config)
     check(config, jax.device_count())
-    freezing.check(config)
+    network_check.check(config)
     claim(workdir, config)
     dataset = fetch(config)
     where = {

@@ -111,7 +111,7 @@ def grids_of(backbone: models.Backbone, image_size: int, levels: int) -> tuple[i
     graph, state = nnx.split(backbone)
     maps = jax.eval_shape(lambda s, x: models.last_map(nnx.merge(graph, s)(x)), state, image)
     side = maps.shape[1]
-    stride = 2 ** round(np.log2(image_size / side))
+    stride = 2 ** round(np.log2(image_size / side)) if backbone.patch == 1 else backbone.patch
     unit = stride * 2 ** (levels - 1)
     padded = side == -(-image_size // stride)  # otherwise (Inception) cells are not whole pixels
     if side % 2 ** (levels - 1) or (padded and image_size % unit):
