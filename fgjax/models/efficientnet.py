@@ -89,7 +89,7 @@ class Excitation(nnx.Module):
     """
 
     def __init__(self, features: int, hidden: int, *, dtype, rngs: nnx.Rngs):
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = dtype if dtype == jnp.float64 else jnp.float32
         shared = {"dtype": wide, "initializer": layers.kaiming_fan_in, "rngs": rngs}
         self.reduce = layers.Dense(features, hidden, **shared)
         self.expand = layers.Dense(hidden, features, **shared)

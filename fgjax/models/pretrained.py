@@ -14,6 +14,7 @@ from flax import nnx
 from fgjax.errors import UserError
 from fgjax.models import sources
 from fgjax.models.backbone import Backbone
+from fgjax.models.efficientnet import EfficientNet
 from fgjax.models.weight_keys import IGNORED, LEAVES, RULES, Path, Rule
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ def load_pretrained(model: Backbone, source: str) -> list[str]:
         raise UserError(
             f"no pretrained weights are known for {type(model).__name__}: say "
             "--config.pretrained='', and fill a backbone of your own where it is made."
+        )
+    if type(model) is EfficientNet and source.startswith("timm/efficientnet_"):
+        raise UserError(
+            f"the weights {source} were trained with PyTorch's padding, which is another network: "
+            f"take --config.pretrained={source.replace('/', '/tf_', 1).partition('.')[0]}.in1k."
         )
     path = sources.resolve(source)
     arrays = sources.read(path)

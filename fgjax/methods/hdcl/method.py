@@ -80,7 +80,7 @@ class Config:
     @property
     def maps_for(self) -> str:
         """What a backbone's last map is wanted for."""
-        return "wsl" if self.wsl else ""
+        return "loss=scda" if self.loss == "scda" else "wsl" if self.wsl else ""
 
     def validate(self) -> None:
         """Refuse what cannot work."""
