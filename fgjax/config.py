@@ -75,6 +75,9 @@ class Optimizer:
     ema: float = within(0.0, 0, 1, below=True, before=0.0)
     # Micro-batches that a batch is cut into, one after the other, for a fraction of the memory.
     accumulate: int = within(1, 1, before=1)
+    # The rate of a backbone's last block is so many times the head's, of the one below it that much
+    # less again, and so on; 1: the same for all.
+    layer_decay: float = within(1.0, 0, 1, above=True, before=1.0)
 
 
 @dataclasses.dataclass
@@ -116,6 +119,9 @@ class Config:
     # Maps of the backbone (stem,stage1), globs of its modules (stages.0.*) or all of its
     # batch_norms, which no stage changes.
     freeze: str = added("", before="")
+    # Whether each block of the backbone is computed a second time in the backward pass, which then
+    # needs less memory.
+    remat: bool = added(False, before=False)
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     reuse: str = ""  # workdir of another run, whose finished stages are taken where they fit
@@ -124,7 +130,7 @@ class Config:
 
 # Fields that change how a run is carried out but not what it computes.
 _INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.",
-                "reuse")  # fmt: skip
+                "reuse", "remat")  # fmt: skip
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -285,11 +285,11 @@ def settings(config: Config) -> list[Finding]:
     """Whether the config's values can work on these devices."""
     import jax
 
-    from fgjax.training import freezing
+    from fgjax.training import network_check
 
     try:
         configlib.check(config, jax.device_count())
-        freezing.check(config)
+        network_check.check(config)
     except UserError as error:
         return [Finding(PROBLEM, "config", str(error))]
     return [Finding(OK, f"config {config.name}")]

@@ -13,7 +13,7 @@ from fgjax import main, methods
 from fgjax.config import Config, check
 from fgjax.data.datasets import assumed
 from fgjax.models import sources
-from fgjax.training import freezing
+from fgjax.training import network_check
 from fgjax.training.dry import Cost, DryRun
 
 
@@ -64,7 +64,7 @@ def plan(
       UserError: the config cannot work, or the workdir is another's.
     """
     check(config, jax.device_count())
-    freezing.check(config)
+    network_check.check(config)
     main.check_owner(workdir, config)
     dataset, assumption = assumed.without_images(config.data)
     with tempfile.TemporaryDirectory() as scratch, _quiet():

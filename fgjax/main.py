@@ -15,7 +15,7 @@ from fgjax import compilation, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
-from fgjax.training import freezing
+from fgjax.training import network_check
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def refuse_unfit(configs: list[Config]) -> None:
     datasets: dict[str, Dataset] = {}
     for config in map(models.name_weights, configs):
         check(config, jax.device_count())
-        freezing.check(config)
+        network_check.check(config)
         known = repr(config.data)
         if known not in datasets:
             datasets[known] = fetch(config)
@@ -145,7 +145,7 @@ def run(
     """
     config = models.name_weights(config)
     check(config, jax.device_count())
-    freezing.check(config)
+    network_check.check(config)
     claim(workdir, config)
     dataset = fetch(config)
     where = {

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from fgjax import own_modules
 from fgjax.errors import UserError
-from fgjax.models import densenet, efficientnet, inception, resnet, vgg
+from fgjax.models import convnext, densenet, efficientnet, inception, resnet, vgg, vit
 from fgjax.models.backbone import HEADS, POOLINGS, Backbone, Options, pool
 from fgjax.models.pretrained import load_pretrained
 from fgjax.models.sources import name_weights, resolve
@@ -26,7 +26,8 @@ _VGGS = {
 }
 NAMES = (
     *resnet.ARCHITECTURES, *_VGGS, *densenet.ARCHITECTURES, "inception_v3",
-    *efficientnet.ARCHITECTURES,
+    *efficientnet.LITE_ARCHITECTURES, *efficientnet.ARCHITECTURES, *convnext.ARCHITECTURES,
+    *vit.ARCHITECTURES,
 )  # fmt: skip
 
 
@@ -40,6 +41,7 @@ def build(
     pooling: str = "average",
     dropout: float = 0.0,
     head: str = "linear",
+    remat: bool = False,
 ) -> Backbone:
     """A backbone with a classifier head.
 
@@ -48,10 +50,12 @@ def build(
       num_classes: width of the logits.
       rngs: source of the initial parameters.
       dtype: of the convolutions; parameters and logits stay float32.
-      last_stride: stride of the last stage; 1 doubles its map.
+      last_stride: stride of the last stage; 1 doubles its map. A vision transformer's maps have the
+        size of its patches either way.
       pooling: "average", "max", or "max_average", both concatenated.
       dropout: share of `pooled` that training drops; a call in training then needs a `key`.
       head: "linear", or "original" for VGG's hidden layers of 4096 as in torchvision.
+      remat: whether the backward pass computes each block a second time, for less memory.
 
     Returns:
       A module that maps pixels [B, H, W, 3] in [0, 255] to its feature maps by name, "pooled"
@@ -60,7 +64,7 @@ def build(
     Raises:
       UserError: the name or an option is unknown.
     """
-    options = Options(num_classes, dtype, last_stride, pooling, dropout, head)
+    options = Options(num_classes, dtype, last_stride, pooling, dropout, head, remat)
     if ":" in name:
         return _own(name)(options, rngs=rngs)
     if name not in NAMES:
@@ -76,7 +80,14 @@ def build(
     if name in densenet.ARCHITECTURES:
         return densenet.DenseNet(*densenet.ARCHITECTURES[name], options, rngs=rngs)
     if name in efficientnet.ARCHITECTURES:
-        return efficientnet.EfficientNetLite(*efficientnet.ARCHITECTURES[name], options, rngs=rngs)
+        return efficientnet.EfficientNet(*efficientnet.ARCHITECTURES[name], options, rngs=rngs)
+    if name in efficientnet.LITE_ARCHITECTURES:
+        factors = efficientnet.LITE_ARCHITECTURES[name]
+        return efficientnet.EfficientNetLite(*factors, options, rngs=rngs)
+    if name in convnext.ARCHITECTURES:
+        return convnext.ConvNeXt(convnext.ARCHITECTURES[name], options, rngs=rngs)
+    if name in vit.ARCHITECTURES:
+        return vit.VisionTransformer(vit.ARCHITECTURES[name], options, rngs=rngs)
     return inception.Inception(options, rngs=rngs)
 
 

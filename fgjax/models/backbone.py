@@ -25,12 +25,15 @@ class Options:
     Attributes:
       num_classes: width of the logits.
       dtype: of the convolutions; parameters, statistics and logits stay float32.
-      last_stride: 2 leaves a last map of 1/32 of the image, 1 one of 1/16.
+      last_stride: 2 leaves a last map of 1/32 of the image, 1 one of 1/16; a vision transformer's
+        maps are those of its patches either way.
       pooling: how the last map [B, H, W, C] becomes `pooled`: "average" or "max" [B, C], or
         "max_average" [B, 2C], the maximum first (HDCL).
       dropout: share of `pooled` that is dropped before the classifier in training.
       head: "linear" is one layer on `pooled`; "original" keeps VGG's hidden layers of 4096 and is
         the same as "linear" in the other families.
+      remat: whether the backward pass computes each block a second time instead of keeping what is
+        inside it.
     """
 
     num_classes: int
@@ -39,6 +42,7 @@ class Options:
     pooling: str = "average"
     dropout: float = 0.0
     head: str = "linear"
+    remat: bool = False
 
     def __post_init__(self):
         for name, choices in (
@@ -66,16 +70,20 @@ class Backbone(nnx.Module):
       features: D of `pooled`.
       fc: the classifier, [D, num_classes] but for VGG's original head.
       heads: names of the modules above the maps.
+      patch: pixels that the sides of an image have to be a multiple of; 1: any.
     """
 
     pixels: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = IMAGENET
     heads: ClassVar[tuple[str, ...]] = ("fc",)
+    patch: ClassVar[int] = 1
 
-    def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
+    def __init__(self, channels: int, options: Options, *, beside: int = 0, rngs: nnx.Rngs):
+        """`beside` features of the network's own stand before the pooled map in `pooled`."""
         self.channels = channels
-        self.features = channels * (2 if options.pooling == "max_average" else 1)
+        self.features = beside + channels * (2 if options.pooling == "max_average" else 1)
         self.num_classes = options.num_classes
         self.pooling = options.pooling
+        self.remat = options.remat
         self.dropout = layers.Dropout(options.dropout)
         self.fc = layers.Linear(self.features, options.num_classes, rngs=rngs)
 
@@ -88,14 +96,41 @@ class Backbone(nnx.Module):
         return {}
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """Pixels [B, H, W, 3] in [0, 255] as the network's weights want them, float32 or wider."""
+        """Pixels [B, H, W, 3] in [0, 255] as the network's weights want them, float32 or wider.
+
+        Raises:
+          UserError: patches do not divide the image.
+        """
+        for size in images.shape[1:3]:
+            self.require_size("an image's side", size)
         wide = layers.widened(images)
         mean, deviation = (jnp.array(value, wide.dtype) for value in self.pixels)
         return (wide - mean) / deviation
 
-    def classify(self, outputs: dict[str, jax.Array], key: jax.Array | None) -> dict:
-        """The maps with `pooled` and `logits` of the last of them."""
+    def require_size(self, field: str, size: int) -> None:
+        """Refuse a size in pixels, which `field` says, that patches do not divide.
+
+        Raises:
+          UserError: naming the nearest sizes that they do.
+        """
+        if size % self.patch:
+            low = max(size // self.patch, 1) * self.patch
+            raise UserError(
+                f"{field} is {size} pixels, which patches of {self.patch} pixels do not divide: "
+                f"choose {low} or {low + self.patch}."
+            )
+
+    def classify(
+        self,
+        outputs: dict[str, jax.Array],
+        key: jax.Array | None,
+        *,
+        beside: jax.Array | None = None,
+    ) -> dict:
+        """The maps with `pooled` and `logits` of the last of them, and of [B, E] `beside` it."""
         pooled = pool(list(outputs.values())[-1], self.pooling)
+        if beside is not None:
+            pooled = jnp.concatenate([layers.widened(beside), pooled], axis=-1)
         return {**outputs, "pooled": pooled, "logits": self.fc(self.dropout(pooled, key))}
 
 

@@ -95,7 +95,7 @@ class DenseNet(Backbone):
         x = layers.max_pool(x, 3, stride=2, padding=1)
         outputs = {"stem": x}
         for number, block in enumerate(self.blocks, 1):
-            x = layers.sequential(block, x)
+            x = layers.sequential(block, x, remat=self.remat)
             outputs[f"stage{number}"] = x
             if number <= len(self.transitions):
                 x = self.transitions[number - 1](x)

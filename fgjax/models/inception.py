@@ -192,7 +192,7 @@ class Inception(Backbone):
         outputs = {"stem": layers.max_pool(x, 3, stride=2)}
         x = outputs["stem"]
         for name in _BLOCKS:
-            x = getattr(self, name)(x)
+            x = layers.sequential([getattr(self, name)], x, remat=self.remat)
             if name in _STAGE_ENDS:
                 outputs[_STAGE_ENDS[name]] = x
         return self.classify(outputs, key)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from fgjax.models.sums import widened
 # He initialisation over fan-out, as torchvision's ResNet and VGG, and over fan-in, as its DenseNet.
 kaiming_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 kaiming_fan_in = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Of ConvNeXt and vision transformers: normal with a deviation of 0.02, cut off.
+truncated_normal = nnx.initializers.truncated_normal(0.02)
 
 
 class Conv(nnx.Module):
@@ -72,18 +75,109 @@ class DepthwiseConv(nnx.Module):
         kernel_size: int,
         *,
         stride: int = 1,
+        use_bias: bool = False,
         dtype: DTypeLike = jnp.float32,
+        # One input for each output: He's fan-in is k², and so is TensorFlow's fan-out.
+        initializer: nnx.Initializer = kaiming_fan_in,
         rngs: nnx.Rngs,
     ):
         self.stride = stride
         self.dtype = dtype
-        # One input for each output: He's fan-in is k², and so is TensorFlow's fan-out.
         shape = (kernel_size, kernel_size, 1, features)
-        self.kernel = nnx.Param(kaiming_fan_in(rngs.params(), shape))
+        self.kernel = nnx.Param(initializer(rngs.params(), shape))
+        self.bias = nnx.data(nnx.Param(jnp.zeros(features)) if use_bias else None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(self.dtype)
-        return depthwise.depthwise(x.astype(self.dtype), kernel, stride=self.stride)
+        x = depthwise.depthwise(x.astype(self.dtype), kernel, stride=self.stride)
+        if self.bias is not None:
+            x = sums.add_bias(x, self.bias[...].astype(self.dtype))
+        return x
+
+
+class Dense(nnx.Module):
+    """Linear layer of the last axis, [..., in] to [..., out], in `dtype`."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        initializer: nnx.Initializer = truncated_normal,
+        rngs: nnx.Rngs,
+    ):
+        self.dtype = dtype
+        self.kernel = nnx.Param(initializer(rngs.params(), (in_features, out_features)))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel, bias = self.kernel[...].astype(self.dtype), self.bias[...].astype(self.dtype)
+        # As rows: their gradients are products of matrices as they lie in memory.
+        rows = x.astype(self.dtype).reshape(1, -1, x.shape[-1])
+        found = sums.add_bias((rows[0] @ kernel)[None], bias)
+        return found.reshape(*x.shape[:-1], found.shape[-1])
+
+
+class Patches(nnx.Module):
+    """Convolution whose stride is its size, on NHWC: each patch by itself, as one product.
+
+    Kernel [k, k, in, out] and a bias; rows and columns that fill no patch are left out. Parameters
+    stay float32, the product runs in `dtype`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        size: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        initializer: nnx.Initializer = truncated_normal,
+        rngs: nnx.Rngs,
+    ):
+        self.dtype = dtype
+        self.kernel = nnx.Param(initializer(rngs.params(), (size, size, in_features, out_features)))
+        self.bias = nnx.Param(jnp.zeros(out_features))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        size, _, depth, out = kernel.shape
+        rows, columns = (length // size for length in x.shape[1:3])
+        x = x[:, : rows * size, : columns * size].astype(self.dtype)
+        x = x.reshape(-1, rows, size, columns, size, depth).transpose(0, 1, 3, 2, 4, 5)
+        found = x.reshape(-1, size * size * depth) @ kernel.reshape(-1, out)
+        return sums.add_bias(
+            found.reshape(-1, rows, columns, out), self.bias[...].astype(self.dtype)
+        )
+
+
+class LayerNorm(nnx.Module):
+    """γ (x − μ) / √(σ² + ε) + β over the last axis, with the biased σ²; statistics in float32."""
+
+    def __init__(self, features: int, *, epsilon: float = 1e-6):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+
+    def __call__(self, x: jax.Array, *, of: jax.Array | None = None) -> jax.Array:
+        """Normalised by the statistics of its own last axis, or of that of `of`."""
+        wide = widened(x)
+        given = wide if of is None else widened(of)
+        mean = jnp.mean(given, axis=-1, keepdims=True)
+        var = jnp.mean(jnp.square(given - mean), axis=-1, keepdims=True)
+        unit = (wide - mean) * jax.lax.rsqrt(var + self.epsilon)
+        return (unit * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class LayerScale(nnx.Module):
+    """A factor for each channel of a branch, near nothing at first (Touvron et al. 2021)."""
+
+    def __init__(self, features: int, *, start: float):
+        self.gamma = nnx.Param(jnp.full(features, start))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.gamma[...].astype(x.dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -92,7 +186,7 @@ class BatchNorm(nnx.Module):
     Momentum 0.1 (new = 0.9 old + 0.1 batch); the running variance takes the unbiased estimate,
     n / (n − 1), as PyTorch does, while the batch itself is normalised by the biased one.
     Statistics are float32 whatever the input. `use_running_average` is what `model.eval()` sets.
-    `activation` follows: "none" or "relu6", the minimum of ReLU and 6.
+    `activation` follows: "none", "relu6", the minimum of ReLU and 6, or "swish".
     """
 
     def __init__(
@@ -188,6 +282,19 @@ def global_average_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(widened(x), axis=(1, 2))
 
 
-def sequential(layers: Sequence[nnx.Module], x: jax.Array) -> jax.Array:
-    """Apply layers one after another."""
-    return functools.reduce(lambda value, layer: layer(value), layers, x)
+def gelu(x: jax.Array) -> jax.Array:
+    """The activation x Φ(x), with the normal distribution itself and not tanh in its place."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def sequential(layers: Sequence[nnx.Module], x: jax.Array, *, remat: bool = False) -> jax.Array:
+    """Apply layers one after another; with `remat` nothing inside a layer is kept.
+
+    The backward pass then computes each layer a second time, from its input.
+    """
+    call = nnx.remat(_call) if remat else _call
+    return functools.reduce(lambda value, layer: call(layer, value), layers, x)
+
+
+def _call(layer: Any, x: jax.Array) -> jax.Array:
+    return layer(x)

@@ -1,7 +1,7 @@
 """Batch normalisation in training with its closed-form gradient.
 
 Autodiff keeps more and passes over the maps more often: here the gradient needs the input alone,
-two sums over it, and one pass. ReLU6 is part of both, so that its output is never kept.
+two sums over it, and one pass. The activation is part of both, so that its output is never kept.
 """
 
 import functools
@@ -11,11 +11,13 @@ import jax.numpy as jnp
 
 from fgjax.models import sums
 
-ACTIVATIONS = ("none", "relu6")
+ACTIVATIONS = ("none", "relu6", "swish")
 
 
 def activate(x: jax.Array, activation: str) -> jax.Array:
-    """One of `ACTIVATIONS`: the same again, or the smaller of ReLU and 6."""
+    """One of `ACTIVATIONS`: the same again, the smaller of ReLU and 6, or swish, x · sigmoid(x)."""
+    if activation == "swish":
+        return jax.nn.silu(x)
     return jnp.minimum(jax.nn.relu(x), 6) if activation == "relu6" else x
 
 
@@ -78,6 +80,9 @@ def _backward(epsilon: float, activation: str, kept, gradients):
         if activation == "none":
             return wide
         y = x * factor.astype(x.dtype) + shift.astype(x.dtype)
+        if activation == "swish":
+            share = jax.nn.sigmoid(sums.widened(y))
+            return wide * share * (1 + sums.widened(y) * (1 - share))
         return jnp.where((y > 0) & (y < 6), wide, 0)  # none at the bends, as in PyTorch
 
     to_bias = sums.total(inner, x, gradient)

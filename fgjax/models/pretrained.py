@@ -1,13 +1,10 @@
-"""ImageNet weights: a table of key patterns for each family, checked to the last key.
+"""Pretrained weights: a file's arrays into a backbone, checked to the last key.
 
-Files have the key names of torchvision, timm or efficientnet_lite_pytorch.
+`weight_keys` has the table of key patterns for each family.
 """
 
-import dataclasses
 import logging
-import math
 import re
-from collections.abc import Callable
 from typing import Any, cast
 
 import jax.numpy as jnp
@@ -15,110 +12,12 @@ import numpy as np
 from flax import nnx
 
 from fgjax.errors import UserError
-from fgjax.models import densenet, efficientnet, inception, resnet, sources, vgg
+from fgjax.models import sources
 from fgjax.models.backbone import Backbone
+from fgjax.models.efficientnet import EfficientNet
+from fgjax.models.weight_keys import IGNORED, LEAVES, RULES, Path, Rule
 
 log = logging.getLogger(__name__)
-
-Path = tuple[str | int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """Where the arrays of a torchvision module go.
-
-    Attributes:
-      pattern: of the key without its last word (`weight`, `running_mean` …).
-      path: from the match to our module's path; None leaves the keys out.
-      reshape: applied to a weight before its axes are turned to ours.
-      note: for the log, where keys are left out.
-    """
-
-    pattern: str
-    path: Callable[[re.Match], Path] | None
-    reshape: Callable[[np.ndarray], np.ndarray] | None = None
-    note: str = ""
-
-
-def _block(match: re.Match, name: str) -> Path:
-    return "blocks", int(match[1]) - 1, int(match[2]) - 1, name
-
-
-_RESNET = (
-    Rule(r"(conv1|bn1|fc)", lambda m: (m[1],)),
-    Rule(r"layer(\d)\.(\d+)\.(conv\d|bn\d)",
-         lambda m: ("stages", int(m[1]) - 1, int(m[2]), m[3])),
-    Rule(r"layer(\d)\.(\d+)\.downsample\.([01])",
-         lambda m: ("stages", int(m[1]) - 1, int(m[2]), "downsample", int(m[3]))),
-)  # fmt: skip
-# torchvision's published DenseNet files say `norm.1` where its modules say `norm1`.
-_DENSENET = (
-    Rule(r"features\.(conv0|norm0|norm5)", lambda m: (m[1],)),
-    Rule(r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)\.?([12])",
-         lambda m: _block(m, m[3] + m[4])),
-    Rule(r"features\.transition(\d)\.(norm|conv)", lambda m: ("transitions", int(m[1]) - 1, m[2])),
-    Rule(r"classifier", lambda m: ("fc",)),
-)  # fmt: skip
-# timm's keys are torchvision's, with or without the auxiliary head.
-_INCEPTION = (
-    Rule(r"(Conv2d_\w+)\.(conv|bn)", lambda m: (m[1], m[2])),
-    Rule(r"(Mixed_\w+)\.(\w+)\.(conv|bn)", lambda m: (m[1], m[2], m[3])),
-    Rule(r"fc", lambda m: ("fc",)),
-    Rule(r"AuxLogits\..*", None, note="the auxiliary head is not used"),
-)
-# The keys of the package efficientnet-lite-pytorch.
-_EFFICIENTNET = (
-    Rule(r"_(conv_stem|conv_head|bn0|bn1|fc)", lambda m: (m[1],)),
-    Rule(r"_blocks\.(\d+)\._(\w+)", lambda m: ("blocks", int(m[1]), m[2])),
-)
-
-
-def _vgg(model: vgg.VGG) -> tuple[Rule, ...]:
-    """The numbers that torchvision gives to every layer of `features`, pooling and ReLU too."""
-    places: dict[int, Path] = {}
-    number = 0
-    for stage, depth in enumerate(model.depths):
-        for block in range(depth):
-            places[number] = ("stages", stage, block, "conv")
-            if model.batch_norm:
-                places[number + 1] = ("stages", stage, block, "bn")
-            number += 3 if model.batch_norm else 2
-        number += 1
-    absent: Path = ("absent",)
-    convolutions = Rule(r"features\.(\d+)", lambda m: places.get(int(m[1]), absent))
-    if not model.original:
-        note = "fc6 and fc7 are left out: the head is one layer on the pooled feature"
-        names = r"classifier\.[03]|pre_logits\.fc[12]"
-        return (convolutions, Rule(names, None, note=note),
-                Rule(r"classifier\.6|head\.fc", lambda m: ("fc",)))  # fmt: skip
-    grid = (vgg.WIDTHS[-1], vgg.GRID, vgg.GRID)
-    rows = (math.prod(grid),)
-    to_grid = lambda w: w.reshape(-1, *grid) if w.shape[1:] == rows else w  # noqa: E731
-    torchvision = (
-        Rule(r"classifier\.0", lambda m: ("hidden", 0), reshape=to_grid),
-        Rule(r"classifier\.3", lambda m: ("hidden", 1)),
-        Rule(r"classifier\.6", lambda m: ("fc",)),
-    )
-    timm = (  # the hidden layers as convolutions
-        Rule(r"pre_logits\.fc1", lambda m: ("hidden", 0)),
-        Rule(r"pre_logits\.fc2", lambda m: ("hidden", 1)),
-        Rule(r"head\.fc", lambda m: ("fc",)),
-    )
-    return (convolutions, *torchvision, *timm)
-
-
-_RULES: dict[type[Backbone], Callable[..., tuple[Rule, ...]]] = {
-    resnet.ResNet: lambda model: _RESNET,
-    vgg.VGG: _vgg,
-    densenet.DenseNet: lambda model: _DENSENET,
-    inception.Inception: lambda model: _INCEPTION,
-    efficientnet.EfficientNetLite: lambda model: _EFFICIENTNET,
-}
-_LEAVES = {
-    "weight": ("kernel", "scale"), "bias": ("bias",),
-    "running_mean": ("mean",), "running_var": ("var",),
-}  # fmt: skip
-_IGNORED = "num_batches_tracked"
 
 
 def _turned(array: np.ndarray, leaf: str | int, dimensions: int) -> np.ndarray:
@@ -147,17 +46,22 @@ def load_pretrained(model: Backbone, source: str) -> list[str]:
       UserError: the weights are not to be had, or no family of that class is known; or a list of
         every unmapped key, wrong shape and unfilled parameter.
     """
-    if type(model) not in _RULES:
+    if type(model) not in RULES:
         raise UserError(
             f"no pretrained weights are known for {type(model).__name__}: say "
             "--config.pretrained='', and fill a backbone of your own where it is made."
+        )
+    if type(model) is EfficientNet and source.startswith("timm/efficientnet_"):
+        raise UserError(
+            f"the weights {source} were trained with PyTorch's padding, which is another network: "
+            f"take --config.pretrained={source.replace('/', '/tf_', 1).partition('.')[0]}.in1k."
         )
     path = sources.resolve(source)
     arrays = sources.read(path)
     state = nnx.state(model, (nnx.Param, nnx.BatchStat))
     wanted = cast(dict[Path, Any], dict(nnx.to_flat_state(state)))
     shapes = {target: variable.get_value().shape for target, variable in wanted.items()}
-    filled, notes, problems = _match(arrays, _RULES[type(model)](model), shapes)
+    filled, notes, problems = _match(arrays, RULES[type(model)](model), shapes)
     if problems:
         shown = "; ".join(problems[:12]) + ("; …" if len(problems) > 12 else "")
         raise UserError(
@@ -178,7 +82,7 @@ def _match(arrays: dict[str, np.ndarray], rules: tuple[Rule, ...], shapes: dict[
     problems, replaced = [], {}
     for key, array in arrays.items():
         module, _, word = key.rpartition(".")
-        if word == _IGNORED:
+        if word in IGNORED:
             continue
         found = next(((r, m) for r in rules if (m := re.fullmatch(r.pattern, module))), None)
         if found is None:
@@ -188,37 +92,46 @@ def _match(arrays: dict[str, np.ndarray], rules: tuple[Rule, ...], shapes: dict[
         if rule.path is None:
             notes[rule.note] = None
             continue
-        target = _target(rule.path(match), word, shapes)
-        if target is None:
-            problems.append(f"unmapped key {key}")
-            continue
-        if target in filled or target in replaced:
-            problems.append(f"key {key} fills {_dotted(target)} a second time")
-            continue
-        turned = rule.reshape(array) if rule.reshape and word == "weight" else array
-        turned = _turned(turned, target[-1], len(shapes[target]))
-        if turned.shape == shapes[target]:
-            filled[target] = turned
-        elif target[0] == "fc":
-            replaced[target] = array.shape
-        else:
-            problems.append(
-                f"{key} has shape {array.shape}, which does not fit {shapes[target]} here"
-            )
+        for target, piece in _pieces(rule, rule.path(match), word, array, shapes):
+            if target is None:
+                problems.append(f"unmapped key {key}")
+            elif target in filled or target in replaced:
+                problems.append(f"key {key} fills {_dotted(target)} a second time")
+            elif piece.shape == shapes[target]:
+                filled[target] = piece
+            elif target[0] == "fc":
+                replaced[target] = array.shape
+            else:
+                problems.append(
+                    f"{key} has shape {array.shape}, which does not fit {shapes[target]} here"
+                )
+    ours = shapes["fc", "kernel"]
     if replaced:  # half a head is of no use
         for target in [t for t in filled if t[0] == "fc"]:
             replaced[target] = filled.pop(target).shape
         sizes = " and ".join(str(shape) for shape in replaced.values())
-        ours = shapes["fc", "kernel"]
         notes[f"the file's classifier {sizes} is replaced by a new head {ours}"] = None
+    headless = not any(target[0] == "fc" for target in (*filled, *replaced))
+    if headless:
+        notes[f"the file has no classifier: a new head {ours} stands in its place"] = None
     for target in shapes:
-        if target not in filled and target not in replaced:
+        if target not in filled and target not in replaced and not (headless and target[0] == "fc"):
             problems.append(f"nothing fills {_dotted(target)}")
     return filled, list(notes), problems
 
 
+def _pieces(rule: Rule, module: Path, word: str, array: np.ndarray, shapes: dict[Path, tuple]):
+    """(target or None, array with its axes as ours) for all that a key holds."""
+    array = rule.reshape(array) if rule.reshape else array
+    whole = not rule.split or len(array) % len(rule.split)
+    modules = [module] if whole else [(*module, name) for name in rule.split]
+    for one, piece in zip(modules, np.split(array, len(modules)) if len(modules) > 1 else [array]):
+        target = _target(one, word, shapes)
+        yield target, piece if target is None else _turned(piece, target[-1], len(shapes[target]))
+
+
 def _target(module: Path, word: str, shapes: dict[Path, tuple]) -> Path | None:
-    for leaf in _LEAVES.get(word, ()):
+    for leaf in LEAVES.get(word, ()):
         if (*module, leaf) in shapes:
             return (*module, leaf)
     return None

@@ -119,6 +119,6 @@ class ResNet(Backbone):
             x = layers.max_pool(x, 3, stride=2, padding=1)
         outputs = {"stem": x}
         for index, blocks in enumerate(self.stages):
-            x = layers.sequential(blocks, x)
+            x = layers.sequential(blocks, x, remat=self.remat)
             outputs[f"stage{index + 1}"] = x
         return self.classify(outputs, key)

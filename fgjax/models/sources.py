@@ -55,6 +55,12 @@ _DEFAULTS = {
         "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
         "densenet161", "inception_v3")},
     **{name: name for name in PACKAGES},
+    "efficientnet_b0": "timm/tf_efficientnet_b0.in1k",
+    **{f"convnext_{size}": f"timm/convnext_{size}.fb_in1k" for size in ("tiny", "small", "base")},
+    "dinov2_vits14": "facebook/dinov2-small",
+    "dinov2_vitb14": "facebook/dinov2-base",
+    "dinov2_vits14_reg": "facebook/dinov2-with-registers-small",
+    "dinov2_vitb14_reg": "facebook/dinov2-with-registers-base",
 }  # fmt: skip
 
 

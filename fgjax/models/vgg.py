@@ -64,7 +64,7 @@ class VGG(Backbone):
     def __call__(self, images: jax.Array, *, key: jax.Array | None = None) -> dict[str, jax.Array]:
         x, outputs = self.normalize(images), {}
         for number, blocks in enumerate(self.stages, 1):
-            x = layers.sequential(blocks, x)
+            x = layers.sequential(blocks, x, remat=self.remat)
             if number < len(self.stages) or self.pool_last:
                 x = layers.max_pool(x, 2, stride=2)
             outputs[f"stage{number}"] = x

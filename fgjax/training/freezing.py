@@ -12,8 +12,6 @@ from typing import Any
 
 from flax import nnx
 
-from fgjax import models
-from fgjax.config import Config
 from fgjax.errors import UserError
 from fgjax.models import Backbone, layers
 
@@ -79,17 +77,6 @@ def modules_of(backbone: Backbone, freeze: str) -> list[Path]:
             f"{', '.join(maps) or _shown(modules)}."
         )
     return sorted(found, key=_dotted)
-
-
-def check(config: Config) -> None:
-    """Refuse a `config.freeze` that names nothing or everything, by the backbone's shapes alone.
-
-    Raises:
-      UserError: likewise; says what there is.
-    """
-    if config.freeze:
-        build = lambda: models.build(config.backbone, num_classes=2, rngs=nnx.Rngs(0))  # noqa: E731
-        modules_of(nnx.eval_shape(build), config.freeze)
 
 
 def _modules(backbone: Backbone) -> list[Path]:

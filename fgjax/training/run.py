@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grain.python as grain
 import jax
 import numpy as np
+import optax
 from flax import nnx
 
 from fgjax import models
@@ -22,7 +23,7 @@ from fgjax.data.loading import (
 )
 from fgjax.data.splits import few_of_each_class, split_held_out, split_held_out_classes
 from fgjax.errors import UserError
-from fgjax.training import forward, freezing, optimizer
+from fgjax.training import forward, freezing, layer_decay, optimizer
 from fgjax.training.fit import Batches, dtype_of, epoch_batches, fit
 from fgjax.training.stage import Identity, Stage, changed_fields, disk_errors, write_json
 from fgjax.training.step import Loss
@@ -227,12 +228,15 @@ class Run:
             images_per_example=images_per_example,
         )
         steps, epochs = batches.steps_per_epoch, training.epochs
+        updates = optimizer.make(training.optimizer, steps_per_epoch=steps, epochs=epochs)
+        if (decay := training.optimizer.layer_decay) < 1:
+            updates = optax.chain(updates, layer_decay.scale(model, decay))
         path = (name or stage.name, step) if step else (name or stage.name,)
         self._fit(
             model,
             loss,
             batches,
-            optimizer=optimizer.make(training.optimizer, steps_per_epoch=steps, epochs=epochs),
+            optimizer=updates,
             trainable=freezing.unfrozen(model, trainable, self.config.freeze),
             ema=training.optimizer.ema,
             accumulate=training.optimizer.accumulate,
@@ -296,6 +300,7 @@ class Run:
             last_stride=config.last_stride,
             pooling=config.pooling,
             dropout=config.dropout,
+            remat=config.remat,
         )
         if config.pretrained and pretrained:
             models.load_pretrained(model, config.pretrained)

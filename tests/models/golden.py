@@ -1,12 +1,14 @@
-"""What torchvision's own networks compute with weights drawn from a seed per key.
+"""What the reference implementations compute with weights drawn from a seed per key.
 
-    PYTHONPATH=. python tests/models/golden.py          compares every number with torchvision's
+    PYTHONPATH=. python tests/models/golden.py          compares every number with PyTorch's
     PYTHONPATH=. python tests/models/golden.py --write  and writes golden.json.gz anew
     PYTHONPATH=. python tests/models/golden.py --write efficientnet_lite0     this network's alone
 
-EfficientNet-Lite, which torchvision lacks, is compared with tests/models/torch_lite.py.
+They are torchvision's, but for EfficientNet-Lite (tests/models/torch_lite.py), ConvNeXt and
+EfficientNet-B0 (timm's) and DINOv2 (transformers'; tests/models/torch_modern.py).
 
-needs `pip install torch==2.13.0`, then `pip install --no-deps torchvision==0.28.0 timm==1.0.31`.
+needs `pip install torch==2.13.0`, then `pip install --no-deps torchvision==0.28.0 timm==1.0.31` and
+`pip install transformers==5.24.0`.
 The tests read golden.json.gz instead: key names, shapes, and for every array its norm and some
 random projections. PyTorch computes in float64, so that what differs is ours.
 """
@@ -31,6 +33,7 @@ from fgjax.models.backbone import IMAGENET
 
 PATH = pathlib.Path(__file__).with_name("golden.json.gz")
 NAMES = tuple(name for name in models.NAMES if name != "resnet_small")
+MODERN = ("convnext", "efficientnet_b", "dinov2")  # beginnings of names; see torch_modern.py
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
 CLASSES, BATCH, TOLERANCE = 1000, 4, 1e-4
 
@@ -47,6 +50,8 @@ def weights(shapes):
         rng = generator(key)
         if key.endswith("num_batches_tracked"):
             arrays[key] = np.array(0)
+        elif len(shape) == 3:  # tokens, and their places
+            arrays[key] = rng.normal(0, 0.5, shape).astype(np.float32)
         elif len(shape) > 1:
             deviation = np.sqrt(2 / np.prod(shape[1:]))
             arrays[key] = rng.standard_normal(shape, np.float32) * np.float32(deviation)
@@ -66,11 +71,13 @@ def weights(shapes):
 def batch(name):
     """Normalised images NHWC and labels; Inception needs larger ones.
 
-    Lite's are of a size that is halved from even and odd ones, with kernels of 3 and of 5.
+    EfficientNet's are of a size that is halved from even and odd ones, with kernels of 3 and of 5,
+    ConvNeXt's of one that its patches do not divide, DINOv2's are wider than high.
     """
-    sizes = {"inception": 139, "efficientnet": 90}
-    rng, size = generator("images"), sizes.get(name.partition("_")[0], 96)
-    images = rng.standard_normal((BATCH, size, size, 3), np.float32)
+    sizes = {"inception": (139, 139), "efficientnet": (90, 90), "convnext": (101, 101),
+             "dinov2": (84, 112)}  # fmt: skip
+    rng, size = generator("images"), sizes.get(name.partition("_")[0], (96, 96))
+    images = rng.standard_normal((BATCH, *size, 3), np.float32)
     return images, np.array([3, 141, 592, 653])
 
 
@@ -118,7 +125,31 @@ def ours(name, path, dtype=jnp.float32):
     found = {f"eval/{k}": v for k, v in evaluate(params, rest).items()}
     found |= {f"train/{k}": v for k, v in outputs.items()}
     found |= leaves("gradient", gradient) | leaves("after", statistics)
+    if name.startswith("dinov2"):
+        positions = nnx.merge(graph, params, rest).embeddings.positions(40, 37)
+        found |= {"eval/positions": positions, "train/positions": positions}
     return {k: np.asarray(v) for k, v in found.items()}
+
+
+def others(name, path, dtype=jnp.float32):
+    """What a file of another library's keys makes of `other_images`: logits, DINOv2's features."""
+    model = load(name, path, dtype)
+    model.eval()
+    graph, state = nnx.split(model)
+    # A file without a classifier leaves ours as it was: nothing yet.
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype) + getattr(x, "real", 0), state)
+    mean, deviation = (jnp.array(value, dtype) for value in IMAGENET)
+    images = jnp.asarray(other_images(name), dtype) * deviation + mean
+    run = jax.jit(lambda state: nnx.merge(graph, state)(images), compiler_options=QUICK)
+    return np.asarray(run(state)["pooled" if name.startswith("dinov2") else "logits"])
+
+
+def other_images(name):
+    """At sizes at which the libraries agree: timm resamples DINOv2's places in its own way, and
+    transformers pads EfficientNet as if all sizes were even.
+    """
+    size, count = (518, 1) if name.startswith("dinov2") else (96, 2)
+    return generator("other images").standard_normal((count, size, size, 3), np.float32)
 
 
 def leaves(prefix, state):
@@ -146,6 +177,10 @@ def torchvision():
 
 
 def _torch_model(name):
+    if name.startswith(MODERN):
+        from tests.models import torch_modern
+
+        return torch_modern.build(name).eval()
     if name.startswith("efficientnet"):
         from tests.models import torch_lite
 
@@ -185,32 +220,62 @@ def _taps(name, model):
             "stage3": model.Mixed_7c}  # fmt: skip
 
 
-def theirs(name, arrays):
-    import torch
+def _run(name, model):
+    """A function of images NCHW: maps NHWC by our names, pooled feature and logits."""
+    if name.startswith(MODERN):
+        from tests.models import torch_modern
 
-    images, labels = batch(name)
-    model = _torch_model(name).double()
-    model.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()})
+        return lambda x: torch_modern.run(name, model, x)
     maps = {}
     for own, module in _taps(name, model).items():
         module.register_forward_hook(
             lambda m, i, o, own=own: maps.__setitem__(own, o.detach().clone())
         )
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).double()
-    found = {}
-    for mode in ("eval", "train"):
-        model.train(mode == "train")
-        logits = model(x)
+
+    def run(x):
+        logits, found = model(x), {}
         for own, value in maps.items():
             value = value.relu() if name.startswith("densenet") and own == "stage4" else value
-            found[f"{mode}/{own}"] = value.permute(0, 2, 3, 1).numpy()
+            found[own] = value.permute(0, 2, 3, 1)
         last = max(own for own in maps if own.startswith("stage"))
-        found[f"{mode}/pooled"] = found[f"{mode}/{last}"].mean(axis=(1, 2))
-        found[f"{mode}/logits"] = logits.detach().numpy()
+        return {**found, "pooled": found[last].mean((1, 2)), "logits": logits}
+
+    return run
+
+
+def _filled(model, arrays):
+    """A network in float64 with these arrays."""
+    import torch
+
+    model.double().load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in arrays.items()})
+    return model
+
+
+def _nchw(images):
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).double()
+
+
+def theirs(name, arrays):
+    import torch
+
+    images, labels = batch(name)
+    model = _filled(_torch_model(name), arrays)
+    run, x, found = _run(name, model), _nchw(images), {}
+    for mode in ("eval", "train"):
+        model.train(mode == "train")
+        outputs = run(x)
+        logits = outputs["logits"]
+        found |= {f"{mode}/{own}": value.detach().numpy() for own, value in outputs.items()}
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).backward()
     # Gradients and statistics under the keys of a weights file, so that the port places them.
     state = {k: b.numpy().astype(np.float32) for k, b in model.named_buffers()}
-    state |= {k: p.grad.numpy().astype(np.float32) for k, p in model.named_parameters()}
+    state |= {
+        k: p.grad.numpy().astype(np.float32)
+        for k, p in model.named_parameters()
+        if p.grad is not None  # DINOv2's token of hidden patches
+    }
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         safetensors.numpy.save_file(
             {k: np.ascontiguousarray(v) for k, v in state.items()}, file.name
@@ -218,6 +283,31 @@ def theirs(name, arrays):
         placed = load(name, file.name)
     found |= leaves("gradient", nnx.state(placed, nnx.Param))
     return found | leaves("after", nnx.state(placed, nnx.BatchStat))
+
+
+def _others(name):
+    """Shapes by another library's keys, and projections of what it says; whether ours says so."""
+    from tests.models import torch_modern
+
+    if (made := torch_modern.other(name)) is None:
+        return {}
+    model, call = made
+    shapes = {k: list(v.shape) for k, v in model.state_dict().items()}
+    arrays = weights(shapes)
+    _filled(model.eval(), arrays)
+    wanted = call(_nchw(other_images(name))).detach().numpy()
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        safetensors.numpy.save_file(arrays, file.name)
+        with jax.enable_x64(True):
+            found = others(name, file.name, jnp.float64)
+    error = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
+    print(f"{name:13} float64 {'others':9} {error:.1e}  by {type(model).__name__}'s keys")
+    return {"shapes": shapes, "said": _shorter(projections("others", wanted)), "error": error}
+
+
+def _shorter(numbers):
+    """To ten digits."""
+    return [float(f"{number:.10g}") for number in numbers]
 
 
 def errors(found, wanted, group):
@@ -258,6 +348,11 @@ def _main():
                     print(f"{name:13} {dtype} {group:9} {measured[largest]:.1e}  {largest}")
                     key = f"{group}, {dtype}"
                     worst[key] = max(worst.get(key, 0.0), measured[largest])
+        if name.startswith(MODERN):
+            arrays = {k: _shorter(projections(k, v)) for k, v in wanted.items()}
+            golden[name] = {"reference": shapes, "arrays": arrays, "others": _others(name)}
+            worst["others"] = max(worst.get("others", 0.0), golden[name]["others"].get("error", 0))
+            continue
         timm_shapes = {}  # its Lite has other keys throughout, which are not read
         if not name.startswith("efficientnet"):
             there = timm.create_model(name).state_dict()

@@ -33,7 +33,8 @@ def shapes(name, size, **options):
     [("resnet18", 224, 512), ("resnet101", 224, 2048), ("vgg16", 224, 512), ("vgg19_bn", 224, 512),
      pytest.param("densenet161", 224, 2208, marks=pytest.mark.slow), ("inception_v3", 299, 2048),
      ("efficientnet_lite0", 224, 1280), ("efficientnet_lite1", 224, 1280),
-     ("efficientnet_lite2", 210, 1280)],
+     ("efficientnet_lite2", 210, 1280), ("efficientnet_b0", 224, 1280),
+     ("convnext_tiny", 224, 768), ("convnext_base", 224, 1024)],
 )  # fmt: skip
 def test_strides_and_pooling(name, size, width):
     stage = "stage5" if name.startswith("vgg") else "stage3" if "inc" in name else "stage4"

@@ -18,7 +18,8 @@ def weights_file(tmp_path):
 
     def write(name, keys="torchvision", change=lambda arrays: arrays, without="nothing"):
         entry = GOLDEN[name]
-        shapes = {k: v for k, v in entry["torchvision"].items() if not k.startswith(without)}
+        known = entry["reference" if name.startswith(golden.MODERN) else "torchvision"]
+        shapes = {k: v for k, v in known.items() if not k.startswith(without)}
         arrays = change(golden.weights(shapes))
         if keys == "timm":
             arrays = as_timm(arrays, entry["timm"])
@@ -45,14 +46,14 @@ def as_timm(arrays, shapes):
 
 
 # Kinds of block; the deeper ones are slow.
-QUICK = ("resnet18",)
+QUICK = ("resnet18", "dinov2_vits14_reg")
 
 
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in golden.NAMES],
 )
-def test_maps_statistics_and_logits_are_torchvisions(name, weights_file):
+def test_maps_statistics_and_logits_are_the_references(name, weights_file):
     """At evaluation to 1e-5 of each array's norm, in a training step to 1e-4, in float32.
 
     Batch norm over four images amplifies rounding. Inception's last map is off by 1.1e-4 in

@@ -45,7 +45,13 @@ def _parse(*words):
 @pytest.mark.parametrize("name", sorted(set(models.NAMES) - {"resnet_small"}))
 def test_every_shipped_backbone_brings_weights(name):
     source = sources.source_of(name, "default")
-    assert source in (name, f"timm/{name}.tv_in1k")
+    repositories = {
+        "efficientnet_b0": "timm/tf_efficientnet_b0.in1k",
+        "dinov2_vits14": "facebook/dinov2-small",
+        "dinov2_vitb14_reg": "facebook/dinov2-with-registers-base",
+    }
+    hub = (f"timm/{name}.tv_in1k", f"timm/{name}.fb_in1k", repositories.get(name, ""))
+    assert source in (name, *hub) or (name.startswith("dinov2") and sources.on_hub(source))
 
 
 @pytest.mark.parametrize("name", ["resnet_small", "own_backbone:PatchNet", "resnet5000"])

@@ -50,6 +50,7 @@ def sources(jaxpr):
 @pytest.mark.parametrize(
     "name",
     ["resnet_small", "vgg16", "resnet50", "tests.tiny:Net", "inception_v3", "efficientnet_lite1",
+     "efficientnet_b0", "convnext_tiny", "dinov2_vits14_reg",
      pytest.param("densenet161", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_a_family_says_what_computes_each_of_its_maps(name):
@@ -58,7 +59,7 @@ def test_a_family_says_what_computes_each_of_its_maps(name):
     model.eval()
     graph, parameters, rest = nnx.split(model, nnx.Param, ...)
     flat = nnx.to_flat_state(parameters)
-    image = jnp.zeros((1, 96, 96, 3))
+    image = jnp.zeros((1, 112, 112, 3))
     names: list[str] = []
 
     def maps(leaves):

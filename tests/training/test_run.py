@@ -13,7 +13,7 @@ from fgjax.training.run import Run
 
 # How a run is carried out, and its name.
 CARRIED_OUT = {
-    "name", "reuse", "data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
+    "name", "reuse", "remat", "data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
     "checkpoints.every_steps", "checkpoints.evaluate_every",
 }  # fmt: skip
 # What the dataset's name and fingerprint say.

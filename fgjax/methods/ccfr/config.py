@@ -3,7 +3,9 @@
 import dataclasses
 
 from fgjax.config import Training, added, one_of, require, require_classes
+from fgjax.methods.ccfr.region_network import grids_of
 from fgjax.methods.ccfr.reranking import Reranking
+from fgjax.models import Backbone
 
 SOURCES = ("learned", "random", "grid", "annotated")
 
@@ -61,6 +63,16 @@ class Config:
     pretrain: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     navigator: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     enhance: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
+
+    @property
+    def maps_for(self) -> str:
+        """What a backbone's last map is wanted for."""
+        return "its pyramid" if self.regions else ""
+
+    def check_backbone(self, backbone: Backbone, image_size: int) -> None:
+        """Refuse images that the pyramid's levels do not divide."""
+        if self.regions:
+            grids_of(backbone, image_size, len(self.scales), maps=self.pyramid_maps)
 
     def validate(self) -> None:
         """Refuse what cannot work."""

@@ -135,7 +135,7 @@ def grids_of(
             "one before: set config.last_stride=2 or pyramid_maps=1."
         )
     side, levels = sides[-1], levels - maps + 1
-    stride = 2 ** round(np.log2(image_size / side))
+    stride = 2 ** round(np.log2(image_size / side)) if backbone.patch == 1 else backbone.patch
     unit = stride * 2 ** (levels - 1)
     padded = side == -(-image_size // stride)  # otherwise (Inception) cells are not whole pixels
     if side % 2 ** (levels - 1) or (padded and image_size % unit):

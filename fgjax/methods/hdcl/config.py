@@ -45,6 +45,11 @@ class Config:
         """Whether training and test may have different classes."""
         return not self.recognition
 
+    @property
+    def maps_for(self) -> str:
+        """What a backbone's last map is wanted for."""
+        return "loss=scda" if self.loss == "scda" else "wsl" if self.wsl else ""
+
     def validate(self) -> None:
         """Refuse what cannot work."""
         one_of("loss", self.loss, *LOSSES)

@@ -94,7 +94,9 @@ def fit(
 
     def trained(start: heads.Arrays, own: np.ndarray, step: str) -> AttentionHead:
         key = run.key("attention")
-        head = AttentionHead(start["weights"], start["bias"], settings.queries, key)
+        # Of a feature with more than the average of the map, those of the average: they come last.
+        weights = start["weights"][-maps["train"].shape[-1] :]
+        head = AttentionHead(weights, start["bias"], settings.queries, key)
         seed = run.seed("attention", step)
         stream = loading.stream(own, cached["train"], seed=seed)
         run.train(stage, head, map_loss, stream, settings.training, step=step)

@@ -68,6 +68,11 @@ class Config:
         return True
 
     @property
+    def maps_for(self) -> str:
+        """What a backbone's last map is wanted for."""
+        return "head=attention" if self.head == "attention" else ""
+
+    @property
     def candidates(self) -> tuple[float, ...]:
         """The values of the head's free number among which cross-validation chooses.
 

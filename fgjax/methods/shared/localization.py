@@ -40,6 +40,16 @@ class Localization:
     classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     grouping: Grouping = dataclasses.field(default_factory=Grouping)
 
+    @property
+    def maps_for(self) -> str:
+        """What a backbone's last map is wanted for; nothing where boxes come from elsewhere."""
+        wanted = {"objects": ("cam", "scda"), "parts": parts_stage.LEARNED}
+        return " and ".join(
+            f"{field}={value}"
+            for field, values in wanted.items()
+            if (value := getattr(self, field)) in values
+        )
+
     def validate(self) -> None:
         """Refuse what cannot work."""
         one_of("objects", self.objects, *objects_stage.METHODS)
