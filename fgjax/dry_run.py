@@ -72,6 +72,7 @@ def plan(
             config, dataset, workdir, pool, scratch=pathlib.Path(scratch), known=not assumption,
             compiles=compiles,
         )  # fmt: skip
+        methods.check(run)
         methods.of(config).run(run)
     title = (
         f"{config.name}: {len(dataset.train):,} training images ({len(run.held_out_indices):,} of "
