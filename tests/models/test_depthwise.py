@@ -59,7 +59,7 @@ def test_both_forms_of_the_kernels_gradient_are_the_same(limit, monkeypatch):
 def by_autodiff(x, scale, bias, activation):
     mean, var = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
     y = (x - mean) / jnp.sqrt(var + 1e-3) * scale + bias
-    return {"none": lambda y: y, "relu6": jax.nn.relu6}[activation](y)
+    return {"none": lambda y: y, "relu6": jax.nn.relu6, "swish": jax.nn.silu}[activation](y)
 
 
 @pytest.mark.parametrize("activation", normalization.ACTIVATIONS)

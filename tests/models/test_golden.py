@@ -46,7 +46,7 @@ def as_timm(arrays, shapes):
 
 
 # Kinds of block; the deeper ones are slow.
-QUICK = ("resnet18", "dinov2_vits14_reg")
+QUICK = ("resnet18",)
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,13 @@ def gradient_of(name, **options):
     return program.trace(params).jaxpr, compiled(params)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES.values(), "resnet_small"])
+@pytest.mark.parametrize(
+    "name",
+    [FAMILIES["transformer"], *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (FAMILIES["convnext"], FAMILIES["efficientnet"], "resnet_small")
+    )],
+)  # fmt: skip
 def test_rematerializing_changes_no_gradient_and_no_statistics(name):
     """Each block is computed again where its gradient is, and its statistics move once."""
     (plain, kept), (again, made) = gradient_of(name), gradient_of(name, remat=True)
