@@ -17,7 +17,11 @@ from tests.models import golden
 from tests.models.small import FAMILIES
 
 GOLDEN = golden.read()
-every_family = pytest.mark.parametrize("name", FAMILIES.values(), ids=FAMILIES)
+every_family = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, id=family, marks=[pytest.mark.slow] * (family != "transformer"))
+     for family, name in FAMILIES.items()],
+)  # fmt: skip
 
 
 def build(name, **options):
@@ -229,13 +233,7 @@ def gradient_of(name, **options):
     return program.trace(params).jaxpr, compiled(params)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [FAMILIES["transformer"], *(
-        pytest.param(name, marks=pytest.mark.slow)
-        for name in (FAMILIES["convnext"], FAMILIES["efficientnet"], "resnet_small")
-    )],
-)  # fmt: skip
+@every_family
 def test_rematerializing_changes_no_gradient_and_no_statistics(name):
     """Each block is computed again where its gradient is, and its statistics move once."""
     (plain, kept), (again, made) = gradient_of(name), gradient_of(name, remat=True)

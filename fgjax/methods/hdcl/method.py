@@ -166,11 +166,9 @@ class EmbeddingLoss:
                 loss = loss + config.decorrelation * correlation
             return jnp.mean(loss), metrics
         if config.loss == "crl":
+            margin = 0.5 if config.margin < 0 else config.margin
             each = losses.centralized_ranking_loss(
-                normalize(features),
-                labels,
-                statistics["centers"],
-                margin=0.5 if config.margin < 0 else config.margin,
+                normalize(features), labels, statistics["centers"], margin=margin
             )
             return jnp.mean(each), metrics
         if config.loss == PROXY and isinstance(model.head, CenterHead):
