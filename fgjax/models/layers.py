@@ -292,9 +292,41 @@ def sequential(layers: Sequence[nnx.Module], x: jax.Array, *, remat: bool = Fals
 
     The backward pass then computes each layer a second time, from its input.
     """
-    call = nnx.remat(_call) if remat else _call
+    call = _again if remat else _call
     return functools.reduce(lambda value, layer: call(layer, value), layers, x)
 
 
 def _call(layer: Any, x: jax.Array) -> jax.Array:
     return layer(x)
+
+
+def _again(layer: Any, x: jax.Array) -> jax.Array:
+    graph, state = nnx.split(layer)
+    y, changed = _twice(graph, state, x)
+    nnx.update(layer, changed)  # running statistics
+    return y
+
+
+def _once(graph: nnx.GraphDef, state: nnx.State, x: jax.Array):
+    layer = nnx.merge(graph, state)
+    return layer(x), nnx.state(layer)
+
+
+_twice = jax.custom_vjp(_once, nondiff_argnums=(0,))
+
+
+def _twice_forward(graph, state, x):
+    return _twice(graph, state, x), (state, x)
+
+
+def _twice_backward(graph, kept, gradients):
+    state, x = kept
+    # 0, but known only after the gradient: otherwise a CPU would begin all second passes at once,
+    # and no memory would be saved; XLA's own barriers are gone when its schedule is made.
+    known = jnp.ravel(gradients[0])[0].astype(jnp.float32)
+    nothing = (known > jnp.finfo(jnp.float32).max).astype(x.dtype)
+    _, back = jax.vjp(functools.partial(_once, graph), state, x + nothing)
+    return back(gradients)
+
+
+_twice.defvjp(_twice_forward, _twice_backward)

@@ -230,14 +230,14 @@ def gradient_of(name, **options):
 
     program = jax.jit(jax.grad(loss, has_aux=True))
     compiled = program.lower(params).compile(compiler_options=golden.QUICK)
-    return program.trace(params).jaxpr, compiled(params)
+    return compiled.cost_analysis()["flops"], compiled(params)
 
 
 @every_family
 def test_rematerializing_changes_no_gradient_and_no_statistics(name):
     """Each block is computed again where its gradient is, and its statistics move once."""
     (plain, kept), (again, made) = gradient_of(name), gradient_of(name, remat=True)
-    assert "remat" not in str(plain) and "remat" in str(again)
+    assert again > 1.1 * plain  # operations
     for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(made), strict=True):
         size = np.abs(one).max()
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * size + 1e-7)
@@ -246,12 +246,12 @@ def test_rematerializing_changes_no_gradient_and_no_statistics(name):
 @pytest.mark.slow
 def test_rematerializing_saves_memory():
     def peak(**options):
-        model = build("dinov2_vits14", **options)
+        model = build(FAMILIES["transformer"], **options)
         graph, state = nnx.split(model)
         call = lambda s, x: jnp.sum(nnx.merge(graph, s)(x)["logits"])  # noqa: E731
-        shape = jax.ShapeDtypeStruct((8, 224, 224, 3), jnp.float32)
+        shape = jax.ShapeDtypeStruct((8, 448, 448, 3), jnp.float32)
         lowered = jax.jit(jax.grad(call)).lower(state, shape)
         found = lowered.compile(compiler_options=golden.QUICK).memory_analysis()
         return found.temp_size_in_bytes
 
-    assert peak(remat=True) < 0.6 * peak()
+    assert peak(remat=True) < 0.5 * peak()
