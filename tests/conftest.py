@@ -37,7 +37,8 @@ jaxtyping.install_import_hook(
     CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )
 
-collect_ignore = ["models/torch_lite.py"]  # imports PyTorch, for golden.py and the benchmarks
+# They import PyTorch, for golden.py and the benchmarks.
+collect_ignore = ["models/torch_lite.py", "models/torch_modern.py"]
 
 
 @pytest.fixture

@@ -63,10 +63,11 @@ def test_configs_are_listed_with_their_methods_and_flags(capsys):
     lines = capsys.readouterr().out.splitlines()
     listed = {line.split()[0]: line for line in lines[: len(config_files.names())]}
     assert sorted(listed) == config_files.names()
-    words = "lapm[,small] | ccfr[,small] | ghns[,small] | hdcl[,recognition][,small]"
+    three = " | ".join(f"{method}[,small][,paper]" for method in ("lapm", "ccfr", "ghns"))
+    words = f"{three} | hdcl[,recognition][,small][,paper]"
     assert f"{words} | probe[,small]  [,demo]" in listed["aircraft"]
     assert (
-        "hdcl[,recognition][,small] | ccfr[,small] | probe" in listed["dogs"]
+        "hdcl[,recognition][,small][,paper] | ccfr[,small][,paper] | probe" in listed["dogs"]
         and "lapm" not in listed["dogs"]
     )
     assert "which of 200 birds" in listed["cub"]

@@ -107,7 +107,7 @@ def test_it_is_a_command_in_an_empty_folder(installed):
     assert [line.split()[0] for line in listed.splitlines()[:8]] == sorted(
         path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__"
     )
-    assert "lapm[,small] | ccfr[,small] | ghns[,small] | hdcl[,recognition]" in listed
+    assert "lapm[,small][,paper] | ccfr[,small][,paper] | ghns[,small][,paper] | hdcl" in listed
 
 
 def test_unknown_words_list_what_there_is(installed):

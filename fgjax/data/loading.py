@@ -286,7 +286,7 @@ class SingleImage:
 
 
 def _example(reader: ImageReader, index: int, rng: np.random.Generator | None) -> Example:
-    image, parts = reader.read(index, rng)
+    image, parts = reader.read(index) if rng is None else reader.read(index, rng)
     example = {
         "image": image,
         "label": np.int32(reader.split.labels[index]),

@@ -126,7 +126,7 @@ def test_flatten_names_every_leaf():
                for f in dataclasses.fields(config_module.Optimizer))  # fmt: skip
     assert flatten(config_module.Row("a", {}, metric="b"), "x.") == {
         "x.name": "a", "x.overrides": {}, "x.paper": None, "x.metric": "b",
-        "x.paper_also": {},
+        "x.paper_also": {}, "x.search": True, "x.note": "",
     }  # fmt: skip
 
     @dataclasses.dataclass
