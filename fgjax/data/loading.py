@@ -292,7 +292,9 @@ def _example(reader: ImageReader, index: int, rng: np.random.Generator | None) -
         "label": np.int32(reader.split.labels[index]),
         "index": np.int32(index),
     }
-    return {**example, "parts": np.asarray(parts, np.float32)} if len(parts) else example
+    if parts is None or not len(parts):
+        return example
+    return {**example, "parts": np.asarray(parts, np.float32)}
 
 
 def batches(
