@@ -320,7 +320,7 @@ def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes)
     if changes.get("method.regions") is False:
         assert metrics["classification_top1"] == metrics["global_top1"]
     if changes.get("method.boxes") == "annotated":
-        assert protocol["boxes_used"] == "parts, on test, too"
+        assert protocol["boxes_used"] == "parts, also of the test images"
         with pytest.raises(UserError, match="annotated parts, which new images do not have"):
             ccfr.load_predictor(main.open_run(tmp_path))
     if changes.get("method.frozen"):
