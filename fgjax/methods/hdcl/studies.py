@@ -44,6 +44,7 @@ def _again(name: str, overrides: dict[str, Any]) -> tuple[Row, ...]:
     )
 
 
+_PROXY_ANCHOR = {"method.beside_softmax": False, "method.loss": "proxy_anchor"}
 _RATE, _EPOCHS = "method.embedding.optimizer.learning_rate", "method.embedding.epochs"
 
 
@@ -190,7 +191,8 @@ STUDIES = {
         "the rows of HDCL Tables 3 to 5; Proxy-Anchor and re-ranking beside them",
         (
             *(dataclasses.replace(row, search=row.name == "CRL") for row in _losses()),
-            Row("Proxy-Anchor", {"method.beside_softmax": False, "method.loss": "proxy_anchor"}),
+            Row("Proxy-Anchor", _PROXY_ANCHOR),
+            Row("Proxy-Anchor, no layer", {**_PROXY_ANCHOR, "method.width": 0}),
             *_again("SCDA", _SCDA),
             *_again("HDCL", {"method.loss": "hdcl"}),
         ),
