@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from fgjax.errors import UserError
-from fgjax.ranges import outside, within
+from fgjax.ranges import among, outside, within
 
 
 def added(default: Any, *, before: Any) -> Any:
@@ -62,11 +62,11 @@ class Data:
 class Optimizer:
     """SGD with the papers' step decay, or AdamW with warm-up and cosine for the demo."""
 
-    name: str = "sgd"  # sgd | adamw
+    name: str = among("sgd", "adamw")
     learning_rate: float = within(1e-3, 0, 1000, above=True)
     momentum: float = within(0.9, 0, 1, below=True)
     weight_decay: float = within(1e-4, 0, 1000)
-    schedule: str = "step"  # step | cosine | constant
+    schedule: str = among("step", "cosine", "constant")
     decay_rate: float = within(0.1, 0, 1, above=True)
     decay_epochs: int = within(30, 1)
     warmup_epochs: float = within(0.0, 0)
@@ -110,9 +110,9 @@ class Config:
     seed: int = within(0, 0, 2**32 - 1)
     backbone: str = "resnet50"
     pretrained: str = "default"  # the backbone's own; a package, Hub repository or file; '': none
-    dtype: str = "float32"  # float32 | bfloat16, of the convolutions
+    dtype: str = among("float32", "bfloat16")  # of the convolutions
     last_stride: int = within(2, 1, 2)  # of the backbone's last stage; 1 doubles the last map
-    pooling: str = "average"  # average | max | max_average, of the last map
+    pooling: str = among("average", "max", "max_average")  # of the last map
     dropout: float = within(
         0.0, 0, 1, below=True
     )  # share of the pooled feature that training drops
@@ -210,19 +210,11 @@ def check(config: Config, devices: int) -> None:
     data = config.data
     for name, value, wanted in outside(config):
         _require(False, name, value, wanted)
-    _require(config.dtype in ("float32", "bfloat16"), "dtype", config.dtype, "float32 or bfloat16")
-    kinds = ("average", "max", "max_average")
-    _require(config.pooling in kinds, "pooling", config.pooling, f"one of {', '.join(kinds)}")
     flat = flatten(config)
     for key, value in flat.items():
         name = key.rsplit(".", 1)[-1]
         if name == "batch_size":
             _require(value % devices == 0, key, value, f"divisible by the {devices} devices")
-        elif key.endswith("optimizer.name"):
-            _require(value in ("sgd", "adamw"), key, value, "sgd or adamw")
-        elif key.endswith("optimizer.schedule"):
-            kinds = ("step", "cosine", "constant")
-            _require(value in kinds, key, value, "step, cosine or constant")
         elif key.endswith("optimizer.accumulate") and value > 1:
             _check_micro_batches(flat, key, devices)
     known = getattr(config.method, "searches_unseen_classes", False)
@@ -250,11 +242,6 @@ def _check_micro_batches(flat: dict[str, Any], key: str, devices: int) -> None:
 def _require(condition: bool, field: str, value: Any, wanted: str) -> None:
     if not condition:
         raise UserError(f"config.{field} is {value!r}, but must be {wanted}.")
-
-
-def one_of(field: str, value: Any, *choices: str) -> None:
-    """Refuse a value of `config.method.FIELD` that is not one of the choices."""
-    require(value in choices, field, value, f"one of {', '.join(choices)}")
 
 
 def require(condition: bool, field: str, value: Any, wanted: str) -> None:

@@ -1,4 +1,4 @@
-"""What a number in the config may be, said beside the field that holds it."""
+"""What a field of the config may be, said beside it."""
 
 import dataclasses
 import math
@@ -44,6 +44,30 @@ class Range:
         return f"{first} and {'below' if self.open_high else 'at most'} {high}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.words
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+
+def among(default: str, *others: str, before: Any = _NOTHING) -> Any:
+    """A field that is one of a few words.
+
+    Args:
+      default: of the field, and the first of the words.
+      others: further words.
+      before: as of `config.added`.
+    """
+    return _field(default, Choices((default, *others)), before)
+
+
 def within(
     default: Any,
     low: float = -math.inf,
@@ -53,7 +77,7 @@ def within(
     below: bool = False,
     before: Any = _NOTHING,
 ) -> Any:
-    """A field with its range.
+    """A field with its range; a tuple has it for each of its numbers, and at least one.
 
     Args:
       default: of the field.
@@ -63,7 +87,11 @@ def within(
       below: `high` itself is out.
       before: as of `config.added`.
     """
-    metadata: dict[str, Any] = {"range": Range(low, high, above, below)}
+    return _field(default, Range(low, high, above, below), before)
+
+
+def _field(default: Any, allowed: Range | Choices, before: Any) -> Any:
+    metadata: dict[str, Any] = {"range": allowed}
     if before is not _NOTHING:
         metadata["before"] = before
     return dataclasses.field(default=default, metadata=metadata)
@@ -81,5 +109,9 @@ def outside(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         allowed = field.metadata.get("range", Range() if number else None)
-        if allowed is not None and value not in allowed:
-            yield name, value, str(allowed)
+        if allowed is None:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        if not values or any(each not in allowed for each in values):
+            each = "one or more, each " if isinstance(value, tuple) else ""
+            yield name, value, f"{each}{allowed}"

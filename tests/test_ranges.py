@@ -30,7 +30,10 @@ FLOATS = (0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, math.inf, -math.inf, math.nan)
         ("method.grouping.warmup.optimizer.learning_rate", math.nan, "above 0 and at most 1000"),
         ("data.prefetch", -4, "at least 1 and at most 1000"),
         ("data.workers", 100_000, "at least 0 and at most 256"),
-        ("method.alpha", math.nan, "a number of reasonable size"),
+        ("method.alpha", math.nan, "at least 0 and at most 1000"),
+        ("method.grouping.part_size", 1.5, "above 0 and at most 1"),
+        ("method.scope", "nowhere", "one of global, class, reference, running"),
+        ("dtype", "float16", "one of float32, bfloat16"),
     ],
 )
 def test_what_cannot_work_is_refused_by_its_name(field, value, says):
@@ -62,14 +65,30 @@ def test_every_number_is_accepted_or_refused_in_a_sentence_that_names_it(name):
     assert refused > 50
 
 
-def test_no_number_of_the_shared_settings_is_without_a_range():
-    from fgjax import config
+def _parts(config):
+    """A config and all dataclasses in it."""
+    yield config
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(value := getattr(config, field.name)):
+            yield from _parts(value)
 
-    for kind in (config.Data, config.Augmentation, config.Optimizer, config.Training,
-                 config.Checkpoints, config.Config):  # fmt: skip
-        for field in dataclasses.fields(kind):
-            if field.type in ("int", "float", int, float):
-                assert "range" in field.metadata, f"{kind.__name__}.{field.name}"
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_number_is_without_a_range(name):
+    for part in _parts(config_files.load(name)):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
+            assert "range" in field.metadata or not number, f"{type(part)}.{field.name}"
+
+
+@pytest.mark.parametrize("value", [(), (0.2, 0.0), (1.5,), (math.nan,)])
+def test_each_number_of_several_has_the_range(value):
+    config = override(config_files.load("aircraft:ccfr,demo"), {"method.scales": value})
+    with pytest.raises(UserError) as found:
+        check(config, 1)
+    wanted = "one or more, each above 0 and at most 1"
+    assert str(found.value) == f"config.method.scales is {value!r}, but must be {wanted}."
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.booleans(), st.booleans())

@@ -341,13 +341,15 @@ def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes)
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
-    [("scales", (0.2, 1.5), "shares of the image"), ("ranked_per_scale", 1, "at least per_scale"),
-     ("scale_separated", False, "fusion network takes each scale"), ("per_class", 1, "triplets"),
+    [("scales", (0.2, 1.5), "each above 0 and at most 1"),
+     ("ranked_per_scale", 1, "at least per_scale"),
+     ("scale_separated", False, "fusion network takes each scale"), ("per_class", 1, "at least 2"),
      ("iou_threshold", 0.0, "above 0"), ("rerank.thresholds", "guess", "held_out, auto"),
-     ("rerank.top_n", 0, "at least 1"), ("enhance.batch_size", 4, "None"),
-     ("per_class", 24, "with at least two classes"), ("margin", -1.0, "0 or more"),
-     ("region_weight", -0.5, "0 or more"),
-     ("pyramid_maps", 3, "1 or 2"), ("ranked_by", "luck", "cross_entropy, triplet"),
+     ("rerank.top_n", 0, "1 or more"), ("enhance.batch_size", 4, "None"),
+     ("per_class", 24, "with at least two classes"), ("margin", -1.0, "at least 0"),
+     ("region_weight", -0.5, "at least 0"),
+     ("pyramid_maps", 3, "at least 1 and at most 2"),
+     ("ranked_by", "luck", "cross_entropy, triplet"),
      ("clusters", "luck", "classifier, imagenet")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(config, field, value, says):

@@ -355,9 +355,10 @@ def test_missing_parts_and_missing_held_out_images_are_refused(config, tmp_path)
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
-    [("tau", 1.5, r"in \[0, 1\]"), ("m1", 0.1, "above m2"), ("extractors", "none", "finetuned"),
-     ("fusion_parts", 0.9, "sum to 1"), ("per_class", 0, "1 or more"), ("views", 0, "1 or more"),
-     ("hard_negatives", -1, "0 or more"), ("parts", "eyes", "grouping"),
+    [("tau", 1.5, "at least 0 and at most 1"), ("m1", 0.1, "above m2"),
+     ("extractors", "none", "finetuned"),
+     ("fusion_parts", 0.9, "sum to 1"), ("per_class", 0, "at least 1"), ("views", 0, "at least 1"),
+     ("hard_negatives", -1, "at least 0"), ("parts", "eyes", "grouping"),
      ("part_networks.batch_size", 4, None), ("part_networks.batch_size", 12, None),
      ("per_class", 8, "with at least two classes")],
 )  # fmt: skip

@@ -298,8 +298,8 @@ def test_recognition(finished_recognition):
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
-    [("loss", "arcface", "one of hdcl"), ("top_k", 0, "at least 1"), ("alpha", 0.0, "positive"),
-     ("per_class", 1, "pairs need two")],
+    [("loss", "arcface", "one of hdcl"), ("top_k", 0, "1 or more"), ("alpha", 0.0, "above 0"),
+     ("per_class", 1, "at least 2")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(config, field, value, says):
     with pytest.raises(UserError, match=says):

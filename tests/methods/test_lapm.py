@@ -247,7 +247,7 @@ def test_a_shrinking_embedding_is_warned_about(tiny_config, tmp_path, caplog):
         ("method.grouping.num_parts", 1, "at least 2"),
         ("method.margin.batch_size", 6, "divisible by the 4 devices"),
         ("data.held_out", 1.0, "below 1"),
-        ("method.margin.optimizer.name", "lion", "sgd or adamw"),
+        ("method.margin.optimizer.name", "lion", "one of sgd, adamw"),
     ],
 )
 def test_impossible_settings_are_refused(tiny_config, field, value, says):

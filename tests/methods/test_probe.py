@@ -257,8 +257,8 @@ def test_unseen_classes_are_searched_without_a_head(config, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
-    [("head", "tree", "linear, cosine, knn, attention"), ("neighbours", (0,), "at least 1"),
-     ("strengths", (), "positive numbers"), ("strengths", (0.0,), "positive numbers"),
+    [("head", "tree", "linear, cosine, knn, attention"), ("neighbours", (0,), "each 1 or more"),
+     ("strengths", (), "one or more, each above 0"), ("strengths", (0.0,), "each above 0"),
      ("folds", 1, "at least 2"), ("iterations", 0, "at least 1")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(config, field, value, says):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fgjax import models
+from fgjax import config_files, models
+from fgjax.config import check, override
 from fgjax.errors import UserError
 from fgjax.methods import ccfr
 from fgjax.methods.ccfr.pyramid import Pyramid
@@ -162,7 +163,7 @@ def test_learned_regions_go_by_their_scores():
     scores = jax.random.normal(jax.random.key(0), (2, 80))
     assert regions().liked(jnp.zeros((2, 8, 8, 3)), scores) is scores
     with pytest.raises(UserError, match="boxes"):
-        ccfr.Config(boxes="anywhere").validate()
+        check(override(config_files.load("cub:ccfr,small"), {"method.boxes": "anywhere"}), 1)
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fgjax.config import require
 from fgjax.evaluation import retrieval_metrics
 from fgjax.evaluation.classification import classification_metrics, softmax
 from fgjax.evaluation.rerank import Neighbours, Thresholds, find_neighbours, rescore
 from fgjax.evaluation.rerank import search_thresholds as search
 from fgjax.methods.shared import calibration
+from fgjax.ranges import among, within
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -26,24 +26,14 @@ class Reranking:
 
     # held_out: a search on held-out training images | auto: T_sf is their mean top-1 probability,
     # the rest as below | preset: as below | test: a search on the test split, labelled so
-    thresholds: str = "held_out"
-    top_n: int = 5  # classes that are re-ranked; 2 is best in Fig. 6
-    top_m: int = 50  # training images that are looked at
-    probability_threshold: float = 0.7  # T_sf; 0.5 on CUB
-    similarity_threshold: float = 0.7  # T_sc, best in Fig. 6
-    alpha: float = 0.0
-    beta: float = 1.0
+    thresholds: str = among(*SOURCES)
+    top_n: int = within(5, 1)  # classes that are re-ranked; 2 is best in Fig. 6
+    top_m: int = within(50, 1)  # training images that are looked at
+    probability_threshold: float = within(0.7, 0, 1000)  # T_sf; 0.5 on CUB
+    similarity_threshold: float = within(0.7, -1000, 1000)  # T_sc, best in Fig. 6
+    alpha: float = within(0.0, 0, 1000)
+    beta: float = within(1.0, -1000, 1000)
     per_class: bool = False  # Eq. 8 as it is written: each class that reaches T_sf keeps its score
-
-    def validate(self) -> None:
-        """Refuse what cannot work."""
-        wanted = f"one of {', '.join(SOURCES)}"
-        require(self.thresholds in SOURCES, "rerank.thresholds", self.thresholds, wanted)
-        for name in ("top_n", "top_m"):
-            require(getattr(self, name) >= 1, f"rerank.{name}", getattr(self, name), "at least 1")
-        for name in ("probability_threshold", "alpha", "beta"):
-            value = getattr(self, name)
-            require(value >= 0, f"rerank.{name}", value, "0 or more")
 
     @property
     def preset(self) -> Thresholds:

@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from fgjax import losses
-from fgjax.config import Training, added, one_of, require
+from fgjax.config import Training, added, require
 from fgjax.data import loading, mixing
 from fgjax.data.attention import Attention
 from fgjax.data.loading import Reader
@@ -42,6 +42,7 @@ from fgjax.methods.shared.localization import (
 )
 from fgjax.methods.shared.objects import keep_attention
 from fgjax.methods.shared.predictor import network_of
+from fgjax.ranges import among, within
 from fgjax.training.run import Run, Stage
 
 PAIRS = ("ref_dcdi1", "ref_dcdi2", "dcdi1_dcdi2", "ref_dcdic")
@@ -52,30 +53,30 @@ class Config(Localization):
     """Hyper-parameters; the paper's values are FGVC-Aircraft's, section IV.B."""
 
     # III.A: mixing; where objects and parts are comes from `Localization`
-    mixing: str = "parts"  # parts (Eq. 4-6) | cutmix (Eq. 1-3) | none
-    views: str = "set"  # set: the reference and its mixtures | single: one image per reference
+    mixing: str = among("parts", "cutmix", "none")  # Eq. 4-6; Eq. 1-3
+    views: str = among("set", "single")  # the reference and its mixtures; one image per reference
     ratio: str = "1:1"  # positive : negative sets, Table 7
     # Label shares of a mixture (Eq. 5): area | cam, of the classifier's attention to each image
     # (SnapMix).
-    shares: str = added("area", before="area")
+    shares: str = among("area", "cam", before="area")
     # Whether reference and mixtures are each read with a crop, flip and colours of their own, and
     # whether the fourth image of positive sets, of another class, counts in L_cls, too.
     fresh_views: bool = added(True, before=False)
     all_slots: bool = added(True, before=False)
     # III.B: adaptive pairwise margin loss
-    lambda_: float = 0.8  # Eq. 17; 0.75 on CUB and DeepFashion
-    alpha: float = 1.0  # Eq. 12; 1.2 on Cars
+    lambda_: float = within(0.8, 0, 1)  # Eq. 17; 0.75 on CUB and DeepFashion
+    alpha: float = within(1.0, 0, 1000)  # Eq. 12; 1.2 on Cars
     adaptive_margin: bool = True  # Table 5; False takes fixed margins
     additional_term: bool = True  # Table 5; Eq. 11
-    samples: int = 250  # N of Eq. 10, Table 6
+    samples: int = within(250, 2, 100_000)  # N of Eq. 10, Table 6
     # Of m1 and σ: global | class | reference (Eq. 10 to the letter) | running (the same as an
     # average over training; `samples` then plays no part).
-    scope: str = "global"
+    scope: str = among("global", "class", "reference", "running")
     shared_m1: bool = False  # one m1 and σ, those of (ref, DCDI_1), for all pairs
     l2norm: bool = False  # distances between unit vectors; the paper's are not normalised
     # Below 0: what the adaptive margin is before the first epoch, for each pair, kept.
-    fixed_m1: float = -1.0
-    fixed_m2: float = -1.0
+    fixed_m1: float = within(-1.0, -1000, 1000)
+    fixed_m2: float = within(-1.0, -1000, 1000)
     margin: Training = dataclasses.field(default_factory=Training)
 
     @property
@@ -87,16 +88,9 @@ class Config(Localization):
     def validate(self) -> None:
         """Refuse what cannot work."""
         super().validate()
-        one_of("mixing", self.mixing, "parts", "cutmix", "none")
-        one_of("views", self.views, "set", "single")
-        one_of("shares", self.shares, "area", "cam")
         if self.mixing == "none":
             wanted = "area with mixing=none: nothing is mixed"
             require(self.shares == "area", "shares", self.shares, wanted)
-        one_of("scope", self.scope, "global", "class", "reference", "running")
-        require(0 <= self.lambda_ <= 1, "lambda_", self.lambda_, "in [0, 1]")
-        require(self.alpha >= 0, "alpha", self.alpha, "0 or more")
-        require(self.samples >= 2, "samples", self.samples, "at least 2")
         low_first = 0 <= self.fixed_m1 <= self.fixed_m2 or max(self.fixed_m1, self.fixed_m2) < 0
         wanted = f"in [0, fixed_m2 = {self.fixed_m2}], or both below 0"
         require(low_first, "fixed_m1", self.fixed_m1, wanted)

@@ -19,7 +19,7 @@ import optax
 from flax import nnx
 
 from fgjax import losses, models
-from fgjax.config import Optimizer, Training, added, one_of, require
+from fgjax.config import Optimizer, Training
 from fgjax.data.loading import Reader, training_stream
 from fgjax.localization import boxes, grouping
 from fgjax.methods.shared import attended_parts, fixed_parts
@@ -27,6 +27,7 @@ from fgjax.methods.shared.attended_parts import AttendedParts
 from fgjax.methods.shared.classifier import cross_entropy
 from fgjax.methods.shared.part_scores import scores
 from fgjax.models import layers
+from fgjax.ranges import among, within
 from fgjax.training.run import Run, Stage
 
 log = logging.getLogger(__name__)
@@ -39,30 +40,25 @@ METHODS = (*LEARNED, "annotated", "grid", "random")
 class Grouping:
     """MA-CNN's localizer."""
 
-    num_parts: int = 3
-    part_size: float = 96 / 448  # side of a part box; MA-CNN: 96 of 448 px, birds 128
-    size_of: str = added("image", before="crop")  # what part_size is a share of: image | crop
+    num_parts: int = within(3, 2, 1000)
+    part_size: float = within(
+        96 / 448, 0, 1, above=True
+    )  # side of a part box; MA-CNN: 96 of 448 px, birds 128
+    size_of: str = among("image", "crop", before="crop")  # what part_size is a share of
     warmup: Training = dataclasses.field(default_factory=lambda: Training(epochs=30))
-    rounds: int = 2  # of the alternation
-    classify_epochs: int = 5  # of each round, convolutions and classifiers
-    group_epochs: int = 2  # of each round, and of the pre-fit
+    rounds: int = within(2, 0, 1000)  # of the alternation
+    classify_epochs: int = within(5, 0)  # of each round, convolutions and classifiers
+    group_epochs: int = within(2, 0)  # of each round, and of the pre-fit
     group_optimizer: Optimizer = dataclasses.field(
         default_factory=lambda: Optimizer("adamw", 1e-3, schedule="constant", weight_decay=0.0)
     )
-    diversity_weight: float = 2.0  # λ; Dis 1 / Div 2 in the re-uploaded release
-    diversity_margin: float = 0.02  # mrg, likewise
-    # Where a part is: cell, the middle of its strongest cell (MA-CNN) | refined, between the cells.
-    centers: str = added("cell", before="cell")
-    compact_share: float = 1.0  # MA-CNN's k-means; below: see grouping.group_channels
-
-    def validate(self) -> None:
-        """Refuse what cannot work."""
-        require(self.num_parts >= 2, "grouping.num_parts", self.num_parts, "at least 2")
-        require(0 < self.part_size <= 1, "grouping.part_size", self.part_size, "in (0, 1]")
-        one_of("grouping.size_of", self.size_of, "image", "crop")
-        one_of("grouping.centers", self.centers, "cell", "refined")
-        share = self.compact_share
-        require(0 < share <= 1, "grouping.compact_share", share, "in (0, 1]")
+    diversity_weight: float = within(2.0, 0, 1000)  # λ; Dis 1 / Div 2 in the re-uploaded release
+    diversity_margin: float = within(0.02, 0, 1000)  # mrg, likewise
+    # Where a part is: the middle of its strongest cell (MA-CNN), or between the cells.
+    centers: str = among("cell", "refined", before="cell")
+    compact_share: float = within(
+        1.0, 0, 1, above=True
+    )  # MA-CNN's k-means; below: see grouping.group_channels
 
     def half_sizes(self, windows: np.ndarray) -> np.ndarray | float:
         """Half sides of the part boxes in crops by these windows [N, 4] of their images."""
