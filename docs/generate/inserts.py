@@ -161,19 +161,28 @@ def _source_of(source: str, node: Any) -> str:
 
 
 def settings(name: str, *, up: str) -> str:
-    """A configuration's fields with defaults and comments, from the source of its dataclass."""
+    """A configuration's fields with defaults, ranges and comments, as its dataclass has them."""
     del up
     module, _, kind = name.rpartition(".")
     config = getattr(importlib.import_module(module), kind)
-    rows = ["| field | default | |", "|---|---|---|"]
+    rows = ["| field | default | may be | |", "|---|---|---|---|"]
+    allowed = {field.name: field for field in dataclasses.fields(config)}
     for base in reversed(config.__mro__):
         if dataclasses.is_dataclass(base):
-            rows += _fields(inspect.getsource(base))
+            rows += _fields(inspect.getsource(base), allowed)
     return "\n".join(rows)
 
 
-def _fields(source: str) -> list[str]:
-    """A row for each field: its name, its default, and the comments above and beside it."""
+def _default(field: dataclasses.Field, annotation: str) -> str:
+    """A default as a person would write it."""
+    value = annotation if field.default is dataclasses.MISSING else field.default
+    if isinstance(value, tuple):
+        return ", ".join(f"{each:.4g}" for each in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _fields(source: str, fields: dict[str, dataclasses.Field]) -> list[str]:
+    """A row for each field: its name, default, range, and the comments above and beside it."""
     remarks = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
@@ -183,9 +192,12 @@ def _fields(source: str) -> list[str]:
     for node in ast.parse(source).body[0].body:
         if not isinstance(node, ast.AnnAssign):
             continue
-        value = ast.unparse(node.value) if node.value else ""
-        if "default_factory" in value:
-            value = ast.unparse(node.annotation)
+        name = ast.unparse(node.target)
+        field = fields[name]
+        value, range_ = (
+            _default(field, ast.unparse(node.annotation)),
+            field.metadata.get("range", ""),
+        )
         above, line = [], node.lineno - 1
         lines = source.splitlines()
         while lines[line - 1].lstrip().startswith("#"):
@@ -195,7 +207,8 @@ def _fields(source: str) -> list[str]:
         said = [" ".join(above)] if " ".join(above).endswith(".") else []
         said += [remarks[node.end_lineno]] if node.end_lineno in remarks else []
         remark = " ".join(said).replace("|", "\\|")
-        rows.append(f"| `{ast.unparse(node.target)}` | `{value}` | {remark} |")
+        value = f"`{value}`" if value else ""
+        rows.append(f"| `{name}` | {value} | {may_be} | {remark} |")
     return rows
 
 
