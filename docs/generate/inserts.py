@@ -194,10 +194,8 @@ def _fields(source: str, fields: dict[str, dataclasses.Field]) -> list[str]:
             continue
         name = ast.unparse(node.target)
         field = fields[name]
-        value, range_ = (
-            _default(field, ast.unparse(node.annotation)),
-            field.metadata.get("range", ""),
-        )
+        value = _default(field, ast.unparse(node.annotation))
+        may_be = field.metadata.get("range", "")
         above, line = [], node.lineno - 1
         lines = source.splitlines()
         while lines[line - 1].lstrip().startswith("#"):
