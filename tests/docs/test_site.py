@@ -101,7 +101,7 @@ def test_every_setting_is_in_the_table(method):
     fields = dataclasses.fields(methods.get(method).Config)
     shown = re.findall(r"^\| `(\w+)` \|", table, flags=re.M)
     assert shown == [field.name for field in fields]
-    assert all(line.count("|") - line.count("\\|") == 4 for line in table.splitlines())
+    assert all(line.count("|") - line.count("\\|") == 5 for line in table.splitlines())
 
 
 def test_the_table_of_datasets_is_what_configs_offer():
@@ -118,8 +118,10 @@ def test_the_table_of_datasets_is_what_configs_offer():
 
 def test_comments_beside_and_above_a_setting_are_shown():
     table = inserts.make("settings", ["fgjax.methods.ccfr.Config"], "papers/ccfr.md")
-    assert "| `super_classes` | `0` | C_f; 0: a fifth of the classes. Fig. 3 shows four" in table
-    assert re.search(r"`explore_epochs` \| `0` \| First epochs of .* ImageNet's weights", table)
+    assert "| `boxes` | `learned` | one of learned, random, grid, annotated |" in table
+    assert "| `scales` | `0.2143, 0.4286` | above 0 and at most 1 |" in table
+    assert "| `super_classes` | `0` | 0 or more | C_f; 0: a fifth of the classes. Fig. 3 shows four" in table
+    assert re.search(r"`explore_epochs` \| `0` \| 0 or more \| First epochs of .* ImageNet's weights", table)
 
 
 @pytest.mark.parametrize("paper", papers.names())
