@@ -25,9 +25,8 @@ def added(default: Any, *, before: Any) -> Any:
 class Augmentation:
     """What happens to a training image; evaluation sees the whole window."""
 
-    crop_scale: float = within(
-        0.875, 0, 1, above=True
-    )  # smallest side of the random crop, as a share of the window
+    # Smallest side of the random crop, as a share of the window.
+    crop_scale: float = within(0.875, 0, 1, above=True)
     flip: bool = True
     color: bool = False  # channel permutation, partial grey and gains: the demo's
 
@@ -52,9 +51,8 @@ class Data:
     held_out: float = within(0.1, 0, 1, below=True)
     # Training images of each class that are used, drawn by `seed`; 0: all of them.
     shots: int = within(0, 0, 1_000_000, before=0)
-    workers: int = within(
-        4, 0, 256
-    )  # processes that decode and mix; 0 uses threads of the main one
+    # Processes that decode and mix; 0 uses threads of the main one.
+    workers: int = within(4, 0, 256)
     prefetch: int = within(4, 1, 1000)  # batches that each worker keeps ready
 
 
@@ -113,9 +111,8 @@ class Config:
     dtype: str = among("float32", "bfloat16")  # of the convolutions
     last_stride: int = within(2, 1, 2)  # of the backbone's last stage; 1 doubles the last map
     pooling: str = among("average", "max", "max_average")  # of the last map
-    dropout: float = within(
-        0.0, 0, 1, below=True
-    )  # share of the pooled feature that training drops
+    # Share of the pooled feature that training drops.
+    dropout: float = within(0.0, 0, 1, below=True)
     # Maps of the backbone (stem,stage1), globs of its modules (stages.0.*) or all of its
     # batch_norms, which no stage changes.
     freeze: str = added("", before="")
@@ -202,7 +199,7 @@ def _write(config: Any, flat: dict[str, Any]) -> Any:
 
 
 def check(config: Config, devices: int) -> None:
-    """Refuse values that cannot work; method configs check their own in `validate`.
+    """Refuse values that cannot work; method configs check relations in `validate`.
 
     Raises:
       UserError: naming the field, its value and what it may be.
@@ -225,7 +222,8 @@ def check(config: Config, devices: int) -> None:
     _require(fine, "data.annotations", data.annotations, wanted)
     few = getattr(config.method, "learns_from_few", False)
     _require(few or not data.shots, "data.shots", data.shots, "0: this method uses all images")
-    config.method.validate()
+    if hasattr(config.method, "validate"):  # relations between its fields
+        config.method.validate()
 
 
 def _check_micro_batches(flat: dict[str, Any], key: str, devices: int) -> None:

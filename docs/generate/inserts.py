@@ -166,10 +166,10 @@ def settings(name: str, *, up: str) -> str:
     module, _, kind = name.rpartition(".")
     config = getattr(importlib.import_module(module), kind)
     rows = ["| field | default | may be | |", "|---|---|---|---|"]
-    allowed = {field.name: field for field in dataclasses.fields(config)}
+    fields = {field.name: field for field in dataclasses.fields(config)}
     for base in reversed(config.__mro__):
         if dataclasses.is_dataclass(base):
-            rows += _fields(inspect.getsource(base), allowed)
+            rows += _fields(inspect.getsource(base), fields)
     return "\n".join(rows)
 
 

@@ -1,9 +1,10 @@
 """The published systems, a folder each; `shared` is what several of them use.
 
-A method is a package here, or a module of your own that can be imported. It has `Config` (a
-dataclass with `validate`), `run(run) -> {"metrics", "protocol"}` and, to be used afterwards,
-`load_predictor(run)` and `load_embedder(run)`. It may have `check(run)`, which refuses what does
-not fit the dataset before anything is trained. A package here may also have the modules
+A method is a package here, or a module of your own that can be imported. It has `Config`, a
+dataclass, `run(run) -> {"metrics", "protocol"}` and, to be used afterwards, `load_predictor(run)`
+and `load_embedder(run)`. `Config` may have `validate()`, which refuses fields that do not go
+together. `check(run)`, where there is one, refuses what does not fit the dataset before anything is
+trained. A package here may also have the modules
 
   presets   `PRESETS`: how its paper trains it, by dataset; `DEMO`; `FLAGS`
   studies   `STUDIES`: its paper's tables; or `for_dataset(name)`, where its numbers depend on it

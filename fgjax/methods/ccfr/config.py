@@ -21,17 +21,15 @@ class Config:
     parent_weight: float = within(1.0, 0, 1000)  # λ of Eq. 4
     # 3.2
     regions: bool = True  # otherwise x is the image's feature alone; Table 3
-    scales: tuple[float, ...] = within(
-        (96 / 448, 192 / 448), 0, 1, above=True
-    )  # sides of the boxes
+    # Sides of the boxes, shares of the image.
+    scales: tuple[float, ...] = within((96 / 448, 192 / 448), 0, 1, above=True)
     # Where regions come from; random: anew for each image by its pixels; grid: the same for all;
     # annotated: near the dataset's part labels, so that new images have none. What looking where
     # one has learned to look brings can be told from looking closely.
     boxes: str = among(*SOURCES, before="learned")
     per_scale: int = within(2, 1, 100)  # regions that are fused
-    ranked_per_scale: int = within(
-        3, 1, 1000
-    )  # regions that the ranking loss compares; NTS-Net compares 6 in all
+    # Regions that the ranking loss compares; NTS-Net compares 6 in all.
+    ranked_per_scale: int = within(3, 1, 1000)
     crop_size: int = within(224, 16, 8192)
     iou_threshold: float = within(0.25, 0, 1, above=True)
     scale_separated: bool = True  # otherwise all boxes in one suppression; Table 3
@@ -58,9 +56,8 @@ class Config:
     region_weight: float = within(1.0, 0, 1000, before=1.0)
     margin: float = within(0.2, 0, 1000)  # a of Eq. 5; the paper gives none
     mu: float = within(1.0, 0, 1000)  # Eq. 7
-    per_class: int = within(
-        4, 2, 1000
-    )  # images of each class in a batch, so that there are triplets
+    # Images of each class in a batch, so that there are triplets.
+    per_class: int = within(4, 2, 1000)
     beside_nts: bool = False  # train NTS-Net's regions as well, and draw both
     # 3.3
     rerank: Reranking = dataclasses.field(default_factory=Reranking)

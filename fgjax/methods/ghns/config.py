@@ -52,9 +52,8 @@ class Config(Localization):
     # Weights by search on held-out images (held_out), of a product by their likelihood there
     # (stacked), preset, or by search on test (labelled so).
     fusion: str = among("held_out", "stacked", "preset", "test")
-    temperatures: bool = added(
-        True, before=False
-    )  # scores at one temperature each, not with preset
+    # Scores at one temperature each, not with preset.
+    temperatures: bool = added(True, before=False)
     fusion_original: float = within(0.4, 0, 1)  # a, b, c of `preset`: FGVC-Aircraft's
     fusion_object: float = within(0.4, 0, 1)
     fusion_parts: float = within(0.2, 0, 1)
@@ -71,7 +70,6 @@ class Config(Localization):
 
     def validate(self) -> None:
         """Refuse what cannot work."""
-        super().validate()
         if self.own_crops:
             wanted = "False without original_pixels: a part's own crop is cut from the image"
             require(self.original_pixels, "own_crops", True, wanted)

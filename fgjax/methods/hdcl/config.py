@@ -23,9 +23,8 @@ class Config:
     # Where the centres begin, class means less their mean: from random ones, the top K̂ of the first
     # epochs are not those that are hard.
     centers: str = among("class_means", "random", before="random")
-    warmup_epochs: int = within(
-        0, 0
-    )  # of softmax before HCL; section 5.3 recommends some for recognition
+    # Of softmax before HCL; section 5.3 recommends some for recognition.
+    warmup_epochs: int = within(0, 0)
     anneal_epochs: int = within(0, 0, before=0)  # after them, in which K̂ falls from all classes
     # Dimensions of a linear layer that these losses and Proxy-Anchor search by; 0: none. Pooled
     # features are not negative, so that no cosine of two of them could be.
@@ -35,12 +34,10 @@ class Config:
     # of the image, squashed.
     square: bool = added(False, before=False)
     recognition: bool = False  # section 5.3, Table 7
-    per_class: int = within(
-        5, 2, 1000
-    )  # K of the P × K batches of the in-batch losses; N-pairs takes 2
-    margin: float = within(
-        -1.0, -1000, 1000
-    )  # of contrastive, triplet, lifted, crl; below 0: each one's own default
+    # K of the P × K batches of the in-batch losses; N-pairs takes 2.
+    per_class: int = within(5, 2, 1000)
+    # Of contrastive, triplet, lifted, crl; below 0: each one's own default.
+    margin: float = within(-1.0, -1000, 1000)
     ranking: str = among(*RANKINGS, before="cosine")  # at test
     beside_softmax: bool = False  # train that as well, just as long, and draw both in each picture
     # stages

@@ -87,7 +87,6 @@ class Config(Localization):
 
     def validate(self) -> None:
         """Refuse what cannot work."""
-        super().validate()
         if self.mixing == "none":
             wanted = "area with mixing=none: nothing is mixed"
             require(self.shares == "area", "shares", self.shares, wanted)

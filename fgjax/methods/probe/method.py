@@ -88,9 +88,6 @@ class Config:
         """What is fitted to the features; attention begins as the linear head."""
         return "linear" if self.head == "attention" else self.head
 
-    def validate(self) -> None:
-        """No field stands in a relation to another."""
-
 
 def run(run: Run) -> dict[str, Any]:
     """Both stages; returns the metrics, and what is particular to their protocol.

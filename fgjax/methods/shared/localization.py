@@ -34,9 +34,8 @@ class Localization:
 
     objects: str = among(*objects_stage.METHODS)  # annotated: LAPM Table 1, "w/ Bounding box"
     cam_threshold: float = within(0.2, 0, 1)  # of the map's range; CAM's 20 %
-    scda_threshold: float = within(
-        1.0, 0, 1000
-    )  # multiples of the map's mean; SCDA's is the mean itself
+    # Multiples of the map's mean; SCDA's is the mean itself.
+    scda_threshold: float = within(1.0, 0, 1000)
     parts: str = among(*parts_stage.METHODS)  # annotated: regions of the dataset's points
     classifier: Training = dataclasses.field(default_factory=lambda: Training(epochs=60))
     grouping: Grouping = dataclasses.field(default_factory=Grouping)
@@ -50,9 +49,6 @@ class Localization:
             for field, values in wanted.items()
             if (value := getattr(self, field)) in values
         )
-
-    def validate(self) -> None:
-        """Nothing here stands in a relation to another field."""
 
 
 def check_localization(run: Run, config: Localization, *, with_parts: bool = True) -> None:

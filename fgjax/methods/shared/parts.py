@@ -41,9 +41,8 @@ class Grouping:
     """MA-CNN's localizer."""
 
     num_parts: int = within(3, 2, 1000)
-    part_size: float = within(
-        96 / 448, 0, 1, above=True
-    )  # side of a part box; MA-CNN: 96 of 448 px, birds 128
+    # Side of a part box; MA-CNN: 96 of 448 px, birds 128.
+    part_size: float = within(96 / 448, 0, 1, above=True)
     size_of: str = among("image", "crop", before="crop")  # what part_size is a share of
     warmup: Training = dataclasses.field(default_factory=lambda: Training(epochs=30))
     rounds: int = within(2, 0, 1000)  # of the alternation
@@ -56,9 +55,8 @@ class Grouping:
     diversity_margin: float = within(0.02, 0, 1000)  # mrg, likewise
     # Where a part is: the middle of its strongest cell (MA-CNN), or between the cells.
     centers: str = among("cell", "refined", before="cell")
-    compact_share: float = within(
-        1.0, 0, 1, above=True
-    )  # MA-CNN's k-means; below: see grouping.group_channels
+    # MA-CNN's k-means; below: see grouping.group_channels.
+    compact_share: float = within(1.0, 0, 1, above=True)
 
     def half_sizes(self, windows: np.ndarray) -> np.ndarray | float:
         """Half sides of the part boxes in crops by these windows [N, 4] of their images."""
