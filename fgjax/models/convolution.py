@@ -8,9 +8,10 @@ What XLA does badly on a CPU, found by profiling training steps, and what is don
 - the gradient of max pooling: here the window's winner is remembered, and each phase of the input
   gathers from the few windows that it lies in.
 
-On GPUs the first two are the plain operation with JAX's own gradient: the products of a strided
-1×1 convolution's gradient end XLA there (jaxlib 0.11.2: a failed check while it fuses them). The
-third is one kernel, not many.
+On GPUs a 1×1 convolution is a product too, which XLA compiles faster, but with JAX's own gradient,
+and a strided one is the plain operation: the products of its gradient end XLA there (jaxlib 0.11.2:
+a failed check while it fuses them). Other convolutions are the plain operation. The third is one
+kernel, not many.
 """
 
 import functools
@@ -36,9 +37,12 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pair) -> 
     Returns:
       [B, (H + 2p − h) // stride + 1, …, O].
     """
+    pointwise = kernel.shape[:2] == (1, 1) and padding == (0, 0)
     if not sums.by_hand():
+        if pointwise and stride == 1 and sums.on_gpu():
+            return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
         return _plain(x, kernel, stride, padding)
-    if kernel.shape[:2] == (1, 1) and padding == (0, 0):
+    if pointwise:
         if stride > 1:
             x = x[:, ::stride, ::stride]
         return _product(x, kernel[0, 0])

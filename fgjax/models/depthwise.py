@@ -10,7 +10,8 @@ What XLA does badly on a CPU, and what is done here instead (benchmarks/RESULTS.
   `SMALL` entries one product of matrices over the batch for each channel, of which the pairs that
   meet under a tap are added.
 
-On GPUs it is the library's own kernel, gradients included.
+On GPUs the same form is one kernel for a sum of shifted products, and the library's own is far
+slower; the copies in memory are left out there. On TPUs, which nobody measured, it is the library's.
 """
 
 import functools
@@ -44,7 +45,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
     Returns:
       [B, ⌈H / stride⌉, ⌈W / stride⌉, C].
     """
-    return (_shifted if sums.by_hand() else _plain)(x, kernel, stride)
+    return (_shifted if sums.by_hand() or sums.on_gpu() else _plain)(x, kernel, stride)
 
 
 def _plain(x, kernel, stride: int):
@@ -76,7 +77,12 @@ def _phases(x, size: int, stride: int) -> dict[Pair, jax.Array]:
         edges.append((before, reached - before - length, 0))  # less than 0 where nothing reaches
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     phases = {(i, j): x[:, i::stride, j::stride] for i, j in _pairs(stride)}
-    return jax.lax.optimization_barrier(phases)
+    return _in_memory(phases)
+
+
+def _in_memory(arrays):
+    """A copy that XLA does not fold into the loops that read it."""
+    return jax.lax.optimization_barrier(arrays) if sums.by_hand() else arrays
 
 
 def _windows(phases, size: int, stride: int, shape: Pair):
@@ -98,7 +104,7 @@ def _backward(stride: int, kept, gradient):
         _Met(n, m, size, stride) for n, m in zip(x.shape[1:3], shape, strict=True)
     )
     edges = [(0, 0), rows_of.edges, columns_of.edges, (0, 0)]
-    padded = jax.lax.optimization_barrier(jnp.pad(gradient, edges))
+    padded = _in_memory(jnp.pad(gradient, edges))
     if x.shape[1] * x.shape[2] <= SMALL:
         to_kernel = _by_products(x, gradient, size, stride)
     else:

@@ -20,7 +20,16 @@ _written_for: contextvars.ContextVar[str] = contextvars.ContextVar("platform", d
 
 def by_hand() -> bool:
     """Whether the forms for CPUs are used."""
-    return (_written_for.get() or jax.default_backend()) == "cpu"
+    return _platform() == "cpu"
+
+
+def on_gpu() -> bool:
+    """Whether programs are for a GPU."""
+    return _platform() in ("gpu", "cuda", "rocm")
+
+
+def _platform() -> str:
+    return _written_for.get() or jax.default_backend()
 
 
 @contextlib.contextmanager
