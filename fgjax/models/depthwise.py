@@ -11,7 +11,8 @@ What XLA does badly on a CPU, and what is done here instead (benchmarks/RESULTS.
   meet under a tap are added.
 
 On GPUs the same form is one kernel for a sum of shifted products, and the library's own is far
-slower; the copies in memory are left out there. On TPUs, which nobody measured, it is the library's.
+slower; the copies in memory are left out there. On TPUs, where nobody measured, it is the
+library's.
 """
 
 import functools

@@ -167,7 +167,10 @@ STUDIES = {
     "lambda": Study(
         "λ, the share of classification",
         "LAPM Eq. 17; 0.75 on CUB and DeepFashion, 0.8 elsewhere",
-        tuple(Row(f"λ = {x}", {"method.lambda_": x}) for x in (0.5, 0.65, 0.75, 0.8, 0.9, 1.0)),
+        tuple(
+            Row(f"λ = {x}", {"method.lambda_": x}) for x in (0.5, 0.65, 0.75, 0.8, 0.9, 0.95, 1.0)
+        ),
+        also=("held_out_top1",),
         axes=("method.lambda_",),
     ),
     "table1": _of_dataset("Table 1", "CUB-200-2011"),
