@@ -4,9 +4,9 @@
     PYTHONPATH=. python benchmarks/train_step.py --compile  compile times of all networks
     PYTHONPATH=. taskset -c 0 python benchmarks/train_step.py --clock=cpu     one core, CPU seconds
 
-needs `pip install --no-deps torchvision==0.28.0` beside benchmarks/requirements.txt. PyTorch runs
-channels last: on a CPU eagerly in float32, on a GPU through torch.compile in bfloat16. Each side
-lives in a process of its own; they run in turns, and a ratio is the median over the turns of
+needs `pip install --no-deps torchvision==0.28.0`, on a GPU also timm, beside
+benchmarks/requirements.txt. PyTorch runs channels last: on a CPU eagerly in float32, on a GPU
+through torch.compile in bfloat16. Each side lives in a process of its own; they run in turns, and a ratio is the median over the turns of
 PyTorch's time by ours. A training step is forward, backward and SGD with momentum and weight decay,
 batch norm in training mode, on images that are already on the device. CPU seconds on one core are
 for a machine that others use, too: waiting for them does not count.
@@ -23,10 +23,13 @@ import numpy as np
 CPU_CASES = (("resnet18", 96, 8), ("resnet18", 96, 32), ("resnet50", 224, 8), ("resnet50", 224, 32),
              ("vgg16", 224, 8), ("vgg16", 224, 32), ("efficientnet_lite0", 128, 32),
              ("efficientnet_lite0", 160, 32))  # fmt: skip
-GPU_CASES = (("resnet50", 224, 128), ("resnet50", 448, 64), ("efficientnet_lite0", 224, 64))
+GPU_CASES = (("resnet50", 224, 128), ("resnet50", 448, 64), ("efficientnet_lite0", 224, 64),
+             ("dinov2_vitb14_reg", 224, 64))  # fmt: skip
 # Multiplications and additions of a forward pass for one image; a step takes three times as many.
 FLOPS = {("resnet50", 224): 2 * 4.09e9, ("resnet50", 448): 4 * 2 * 4.09e9,
-         ("efficientnet_lite0", 224): 2 * 0.385e9}  # fmt: skip
+         ("efficientnet_lite0", 224): 2 * 0.385e9,
+         ("dinov2_vitb14_reg", 224): 2 * 23.2e9}  # fmt: skip
+TIMM = {"dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2.lvd142m"}
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}  # bfloat16, dense
 
 
@@ -88,6 +91,10 @@ def theirs(name, size, batch, half):
         from tests.models import torch_lite
 
         model = torch_lite.Lite(name)
+    elif name.startswith("dinov2"):
+        import timm
+
+        model = timm.create_model(TIMM[name], img_size=size, num_classes=1000)
     else:
         model = getattr(golden.torchvision().models, name)(weights=None)
     for module in model.modules():

@@ -32,6 +32,9 @@ LIBRARY_OFF: Options = {xla_flags.OPTION: ""}
 REDUCTIONS: Options = {xla_flags.OPTION: "LIBRARY_FUSION_TYPE_REDUCE"}
 # Large products are up to twice as fast, each alone, without what stands before and after it.
 PRODUCTS: Options = {xla_flags.OPTION: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+# On GPUs XLA tries many kernels of its own for each product. The search takes minutes for a network
+# of many small ones, and the library's products are as fast (benchmarks/RESULTS.md).
+LIBRARY_PRODUCTS: Options = {"xla_gpu_enable_triton_gemm": False}
 
 
 class Jitted:
@@ -79,12 +82,15 @@ def jit(function: Callable, *, products: bool = False, **arguments: Any) -> Jitt
 
 @functools.cache
 def options(*, products: bool = False) -> Options:
-    """`compiler_options` for `jax.jit`: what is right on this CPU, then quick; nothing elsewhere.
+    """`compiler_options` for `jax.jit`: what is right on this CPU, then quick.
 
     The first choice is the faster one; where the canary finds it wrong, the library is off. An XLA
     that does not know the option (it is marked experimental) is left to itself, and so is one that
-    XLA_FLAGS speak to. Where these force wrong numbers, a sentence in the log says so.
+    XLA_FLAGS speak to. Where these force wrong numbers, a sentence in the log says so. On GPUs
+    `LIBRARY_PRODUCTS`, likewise; elsewhere nothing.
     """
+    if jax.default_backend() == "gpu":
+        return _known_to_xla(LIBRARY_PRODUCTS)
     if jax.default_backend() != "cpu":
         return {}
     choices = [PRODUCTS if products else REDUCTIONS, LIBRARY_OFF, {}]
@@ -93,6 +99,17 @@ def options(*, products: bool = False) -> Options:
             return choice
     _tell()
     return {}
+
+
+def _known_to_xla(choice: Options) -> Options:
+    """The choice; nothing where XLA does not know it, or XLA_FLAGS speak of it."""
+    if any(name in os.environ.get("XLA_FLAGS", "") for name in choice):
+        return {}
+    try:
+        jax.jit(lambda x: x, compiler_options=choice).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return choice
 
 
 @functools.cache

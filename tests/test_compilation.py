@@ -111,7 +111,7 @@ def test_an_xla_that_does_not_know_the_option_is_left_to_itself(fresh, monkeypat
 
 
 def test_other_backends_are_left_to_themselves(fresh, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert compilation.options() == {} == compilation.options(products=True)
 
 
@@ -228,3 +228,18 @@ def test_everything_is_compiled_by_compilation_jit(name, text):
             assert written not in ("jax.jit", "jax.pmap", "nnx.jit", "nnx.pmap"), node.lineno
         if isinstance(node, ast.ImportFrom) and node.module in ("jax", "flax.nnx"):
             assert not {alias.name for alias in node.names} & {"jit", "pmap"}, node.lineno
+
+
+def test_on_gpus_products_are_the_librarys(fresh, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compilation.options() == compilation.LIBRARY_PRODUCTS
+
+
+def test_on_gpus_too_xla_is_left_alone_where_it_or_its_user_says_so(fresh, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true")
+    assert compilation.options() == {}
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(compilation, "LIBRARY_PRODUCTS", {"xla_gpu_no_such_option": True})
+    compilation.options.cache_clear()
+    assert compilation.options() == {}

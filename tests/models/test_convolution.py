@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgjax.models import convolution
+from fgjax.models import convolution, sums
 
 
 def plain(x, kernel, stride, padding):
@@ -22,16 +22,31 @@ def numbers(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 2)])
-def test_on_gpus_it_is_the_plain_operation(monkeypatch, size, stride):
+def backwards(call, x, k):
+    return str(jax.make_jaxpr(lambda x, k: jax.vjp(call, x, k)[1](call(x, k)))(x, k))
+
+
+@pytest.mark.parametrize("size, stride", [(1, 2), (3, 2), (3, 1)])
+def test_on_gpus_it_is_the_plain_operation(size, stride):
     """XLA ends the process there over the products of a strided 1×1 convolution's gradient."""
-    monkeypatch.setattr(convolution.sums, "by_hand", lambda: False)
     x, k = numbers(0, 2, 8, 8, 3), numbers(1, size, size, 3, 4)
     call = lambda x, k: convolution.convolve(x, k, stride=stride, padding=(0, 0))  # noqa: E731
-    program = str(jax.make_jaxpr(lambda x, k: jax.vjp(call, x, k)[1](call(x, k)))(x, k))
+    with sums.written_for("cuda"):
+        program = backwards(call, x, k)
+        np.testing.assert_allclose(call(x, k), plain(x, k, stride, (0, 0)), rtol=1e-6)
     assert "dot_general" not in program and "custom_vjp" not in program
     assert program.count("conv_general_dilated[") == 4  # twice forward, once for each argument
-    np.testing.assert_allclose(call(x, k), plain(x, k, stride, (0, 0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_1x1_convolution_is_a_product_on_gpus(platform):
+    x, k = numbers(0, 2, 8, 8, 3), numbers(1, 1, 1, 3, 4)
+    call = lambda x, k: convolution.convolve(x, k, stride=1, padding=(0, 0))  # noqa: E731
+    with sums.written_for(platform):
+        program = backwards(call, x, k)
+        np.testing.assert_allclose(call(x, k), plain(x, k, 1, (0, 0)), rtol=1e-5, atol=1e-6)
+    assert ("dot_general" in program) == (platform == "cuda")
+    assert ("conv_general_dilated[" in program) == (platform == "tpu")
 
 
 @settings(max_examples=15, deadline=None)

@@ -49,6 +49,18 @@ def test_depthwise_convolution_is_tensorflows_at_even_and_odd_sizes(size, kernel
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(("platform", "shifted"), [("cuda", True), ("tpu", False)])
+def test_on_gpus_it_is_shifted_products_that_one_kernel_can_hold(platform, shifted):
+    with sums.written_for(platform):
+        test_depthwise_convolution_is_tensorflows_at_even_and_odd_sizes((9, 8), 3, 2)
+        test_depthwise_convolution_is_tensorflows_at_even_and_odd_sizes((17, 10), 5, 1)
+        call = lambda x, k: depthwise.depthwise(x, k, stride=2)  # noqa: E731
+        given = numbers(0, 2, 17, 10, 4), numbers(1, 3, 3, 1, 4)
+        program = str(jax.make_jaxpr(lambda x, k: jax.vjp(call, x, k)[1](call(x, k)))(*given))
+    assert ("conv_general_dilated[" in program) != shifted
+    assert "optimization_barrier" not in program
+
+
 @pytest.mark.parametrize("limit", [0, 1000])
 def test_both_forms_of_the_kernels_gradient_are_the_same(limit, monkeypatch):
     monkeypatch.setattr(depthwise, "SMALL", limit)
