@@ -6,10 +6,11 @@
 
 needs `pip install --no-deps torchvision==0.28.0`, on a GPU also timm, beside
 benchmarks/requirements.txt. PyTorch runs channels last: on a CPU eagerly in float32, on a GPU
-through torch.compile in bfloat16. Each side lives in a process of its own; they run in turns, and a ratio is the median over the turns of
-PyTorch's time by ours. A training step is forward, backward and SGD with momentum and weight decay,
-batch norm in training mode, on images that are already on the device. CPU seconds on one core are
-for a machine that others use, too: waiting for them does not count.
+through torch.compile in bfloat16. Each side lives in a process of its own; they run in turns, and a
+ratio is the median over the turns of PyTorch's time by ours. A training step is forward, backward
+and SGD with momentum and weight decay, batch norm in training mode, on images that are already on
+the device. CPU seconds on one core are for a machine that others use, too: waiting for them does
+not count.
 """
 
 import argparse
