@@ -112,10 +112,13 @@ def shapes_of(backbone: models.Backbone, image_size: int, maps: int) -> list[tup
     """Shapes (1, H, W, C) of a backbone's last `maps` maps, the deepest last."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     graph, state = nnx.split(backbone)
-    found = jax.eval_shape(
-        lambda s, x: models.last_maps(nnx.merge(graph, s)(x), maps), state, image
-    )
-    return [one.shape for one in found]
+
+    def of_maps(state, image):
+        model = nnx.merge(graph, state)
+        model.eval()  # dropout would ask for a key
+        return models.last_maps(model(image), maps)
+
+    return [one.shape for one in jax.eval_shape(of_maps, state, image)]
 
 
 def grids_of(
