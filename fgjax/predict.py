@@ -4,9 +4,12 @@ fgjax predict --workdir=RUN IMAGE_OR_FOLDER…
 fgjax predict --model=FILE IMAGE_OR_FOLDER…
 
 prints the likeliest classes and draws the object and its parts.
+--table=FILE.csv or FILE.jsonl is for thousands of images: rows are written as they come, and the
+same command goes on where it was stopped.
 --time says how long an image takes.
 """
 
+import argparse
 import json
 import logging
 import pathlib
@@ -16,7 +19,7 @@ from collections.abc import Sequence
 
 import cv2
 
-from fgjax import command_line, main
+from fgjax import command_line, main, prediction_tables
 from fgjax.data.images import SUFFIXES, check, decode
 from fgjax.errors import UserError
 from fgjax.evaluation.unknown import FALSE_ACCEPTS
@@ -78,18 +81,7 @@ def predict(
         raise UserError(f"there is no readable image in {', '.join(paths)}.")
     results = []
     for file, image, found in zip(readable, images, model.predict(images)):
-        order = found.probabilities.argsort()[::-1][:top]
-        result = {
-            "file": str(file),
-            "top": [
-                {"class": model.class_names[k], "probability": float(found.probabilities[k])}
-                for k in order
-            ],
-            "known": found.known(rate),
-            "false_accepts": found.false_accepts,
-            "box": found.box.tolist(),
-            "parts": found.parts.tolist(),
-        }
+        result = prediction_tables.entry(model, str(file), found, top=top, rate=rate)
         if pictures is not None:
             result["picture"] = str(_draw(decode(*image), found, file, pictures, len(results)))
         results.append(result)
@@ -120,6 +112,24 @@ def _timed(source: pathlib.Path, results: list[dict], *, most: int = 50) -> str:
     )
 
 
+def _filled(source: pathlib.Path, options: argparse.Namespace, rate: float) -> str:
+    """Write the table; a sentence on what was done."""
+    for name, given in (("json", options.json), ("time", options.time), ("out", options.out)):
+        if given:
+            raise UserError(f"--{name} does not go with --table: leave one of them out.")
+    files, others = find_images(options.paths)
+    if others:
+        log.warning("%d files are not images: left out, the first: %s", len(others), others[0])
+    if not files:
+        raise UserError(f"there is no image in {', '.join(options.paths)}.")
+    model = open_model(source)
+    done = prediction_tables.fill(model, files, options.table, top=options.top, rate=rate)
+    text = f"{options.table}: {done.new:,} new rows beside {done.earlier:,} that were there"
+    if done.unreadable:
+        text += f"; {done.unreadable:,} files could not be read (column error)"
+    return f"{text}."
+
+
 def _draw(image, found, file: pathlib.Path, folder: pathlib.Path, number: int) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number:04d}-{file.stem}.png"
@@ -139,6 +149,10 @@ def command(arguments: list[str] | None = None) -> None:
     command_line.add_rate_option(parser)
     parser.add_argument("--top", type=int, default=5, help="classes to list (5)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument(
+        "--table", type=pathlib.Path, metavar="FILE.csv|FILE.jsonl",
+        help="write rows there as they come, and go on with what it has; no pictures",
+    )  # fmt: skip
     parser.add_argument("--time", action="store_true", help="measure how long an image takes")
     parser.add_argument(
         "--out", type=pathlib.Path, help="pictures go here (predictions, beside it)"
@@ -148,6 +162,11 @@ def command(arguments: list[str] | None = None) -> None:
     source = command_line.source_of(options)
     pictures = options.out or command_line.beside(source, "predictions")
     rate = command_line.rate_of(options)
+    if options.top < 1:
+        raise UserError(f"--top is {options.top}, but must be 1 or more.")
+    if options.table is not None:
+        print(_filled(source, options, rate))
+        return
     results = predict(source, options.paths, top=options.top, pictures=pictures, rate=rate)
     if options.time:
         log.info("%s", _timed(source, results))

@@ -24,7 +24,7 @@ FLOORS = (
     ("methods",),
     ("presets", "testing"),
     ("config_files", "main", "model_files"),
-    ("command_line", "dry_run", "opening"),
+    ("command_line", "dry_run", "opening", "prediction_tables"),
     ("tables", "train", "predict", "compare", "doctor", "export"),
     ("search", "study"),
     ("serve", "index", "learn"),
