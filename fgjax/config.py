@@ -82,7 +82,7 @@ class Optimizer:
 class Training:
     """How long and in which batches a stage trains."""
 
-    epochs: int = within(30, 0)
+    epochs: int = within(30, 0, 1_000_000)
     batch_size: int = within(32, 1, 1_000_000)  # over all devices
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
 
@@ -98,6 +98,8 @@ class Checkpoints:
 
     every_steps: int = within(0, 0)  # besides the end of each epoch; 0: epochs only
     evaluate_every: int = within(5, 0)  # epochs between looks at the held-out images; 0: never
+    # The newest so many stay until a stage has ended: where the last is damaged, another is taken.
+    keep: int = within(2, 1, 1000)
 
 
 @dataclasses.dataclass

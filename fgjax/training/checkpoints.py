@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import hashlib
+import json
 import logging
 import pathlib
 import shutil
@@ -15,47 +17,97 @@ from fgjax.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_DIGESTS = "digests.json"
+
 
 class Checkpoints:
-    """The checkpoints of one stage; the newest is kept."""
+    """The checkpoints of one stage; the newest `keep` stay.
 
-    def __init__(self, folder: pathlib.Path):
+    A digest of each lies beside them. Where the newest is not what was written, the one before it
+    is taken.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, keep: int = 2):
         self._folder = pathlib.Path(folder).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=True)
+        self._unsealed: int | None = None  # the step that is being written
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         with _disk_errors(self._folder):
             self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def latest(self) -> int | None:
-        """Step of the newest whole checkpoint."""
+        """Step of the newest checkpoint that was written to its end."""
         return self._manager.latest_step()
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint; a crash in the middle leaves the one before."""
+        """Write a checkpoint; a crash in the middle leaves the ones before."""
+        self.wait()
         with _disk_errors(self._folder):
             _require_space(self._folder, state)
             self._manager.save(step, args=ocp.args.StandardSave(state))
+        self._unsealed = step
 
-    def restore(self, like: dict[str, Any]) -> dict[str, Any]:
-        """The newest checkpoint, in the structure, types and sharding of `like`."""
+    def restore(self, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Step and state of the newest whole checkpoint, in the structure and types of `like`.
+
+        A damaged one is named in the log and removed.
+
+        Raises:
+          UserError: there is none, or it is another network's.
+        """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            restored = self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
-            return cast(dict[str, Any], restored)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"the checkpoint in {self._folder} does not fit this run "
-                f"({str(error).splitlines()[0]}); choose another --workdir or remove it."
-            ) from error
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            sealed = self._digests().get(str(step))
+            problem = "its bytes have changed" if sealed not in (None, self._digest(step)) else ""
+            if not problem:
+                try:
+                    found = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                    return step, cast(dict[str, Any], found)
+                except Exception as error:  # whatever orbax and its libraries meet there
+                    problem = str(error).splitlines()[0]
+                    if sealed:
+                        raise UserError(
+                            f"the checkpoint in {self._folder} does not fit this run ({problem}); "
+                            "choose another --workdir or remove it."
+                        ) from error
+            log.warning("The checkpoint of step %d in %s is damaged (%s): it is removed, and the "
+                        "one before it taken.", step, self._folder, problem)  # fmt: skip
+            self._manager.delete(step)
+        raise UserError(
+            f"no whole checkpoint is left in {self._folder}: start again to train the stage anew."
+        )
 
     def wait(self) -> None:
-        """Block until pending writes are on disk."""
+        """Block until pending writes are on disk, and keep their digest."""
         with _disk_errors(self._folder):
             self._manager.wait_until_finished()
+            if self._unsealed is not None:
+                kept = {str(step) for step in self._manager.all_steps()}
+                digests = {k: v for k, v in self._digests().items() if k in kept}
+                digests[str(self._unsealed)] = self._digest(self._unsealed)
+                part = self._folder / f"{_DIGESTS}.part"
+                part.write_text(json.dumps(digests))
+                part.replace(self._folder / _DIGESTS)
+                self._unsealed = None
 
     def close(self) -> None:
         """Finish pending writes and release the folder."""
         self.wait()
         self._manager.close()
+
+    def _digests(self) -> dict[str, str]:
+        try:
+            return json.loads((self._folder / _DIGESTS).read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _digest(self, step: int) -> str:
+        """SHA-256 of a checkpoint's files and their names."""
+        folder, found = self._folder / str(step), hashlib.sha256()
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            found.update(str(path.relative_to(folder)).encode())
+            with open(path, "rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest()
 
 
 def _require_space(folder: pathlib.Path, state: dict[str, Any]) -> None:
@@ -70,20 +122,25 @@ _DISK_SIGNS = {
     "RESOURCE_EXHAUSTED": "no space is left on the disk",
     "Permission denied": "writing there is not permitted",
     "Read-only file system": "the disk is read-only",
+    "Disk quota exceeded": "your quota on the disk is used up",
+    "File too large": "a file would be larger than is allowed there",
+    "Input/output error": "the disk does not answer",
 }
 
 
 @contextlib.contextmanager
 def _disk_errors(folder: pathlib.Path):
-    """Turn a full or read-only disk into one sentence; orbax wraps it in several exceptions."""
+    """Turn what keeps a file from being written into one sentence.
+
+    Orbax wraps it in several exceptions: ValueError and RuntimeError come from its libraries.
+    """
     try:
         yield
-    except Exception as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reasons = [said for sign, said in _DISK_SIGNS.items() if sign in str(error)]
         if isinstance(error, OSError):
             reasons.append(error.strerror or str(error))
-        if not reasons:
-            raise
+        reasons.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise UserError(
             f"the checkpoint in {folder} could not be written: {reasons[0]}; free some space or "
             "choose another --workdir, and start again to resume."

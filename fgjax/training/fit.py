@@ -116,13 +116,13 @@ def fit(
         drawn = before_epoch(model, epoch, jax.random.fold_in(key, 2**31 - 1 - epoch))
         return sharding.replicate(drawn)
 
-    store = checkpoints.Checkpoints(folder)
+    store = checkpoints.Checkpoints(folder, keep=saving.keep)
     latest = store.latest()
     step, total = latest or 0, epochs * batches.steps_per_epoch
     statistics: Any = None
     if latest is not None:
         statistics = statistics_for(0)  # for its structure
-        restored = store.restore({**state, "statistics": statistics})
+        step, restored = store.restore({**state, "statistics": statistics})
         statistics = restored.pop("statistics")
         state.update(restored)
         log.info("%s resumes at step %d of %d", title or folder.name, step, total)
