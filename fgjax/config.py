@@ -54,6 +54,7 @@ class Data:
     # Processes that decode and mix; 0 uses threads of the main one.
     workers: int = within(4, 0, 256)
     prefetch: int = within(4, 1, 1000)  # batches that each worker keeps ready
+    patience: float = within(60.0, 1, 86400)  # seconds without a batch after which a run stops
 
 
 @dataclasses.dataclass
@@ -128,8 +129,8 @@ class Config:
 
 
 # Fields that change how a run is carried out but not what it computes.
-_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch", "checkpoints.",
-                "reuse", "remat")  # fmt: skip
+_INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
+                "data.patience", "checkpoints.", "reuse", "remat")  # fmt: skip
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 
 from fgjax.config import Augmentation, Data
+from fgjax.data import watching
 from fgjax.data.datasets import Split
 from fgjax.data.images import Encoded, decode, frame_of
 from fgjax.data.views import Color, View
@@ -312,7 +313,10 @@ def batches(
       batch_size: over all processes.
       start: first step.
       stop: the step after the last; None for no end.
-      data: workers and prefetch; None reads with threads of this process.
+      data: workers, prefetch and patience; None reads with threads of this process.
+
+    Raises:
+      UserError: as of `watching.watched`, when a batch is asked for.
     """
     processes, process = jax.process_count(), jax.process_index()
     local = dataset.batch(batch_size // processes)[process::processes]
@@ -329,7 +333,8 @@ def batches(
         iterator = iterator.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
         )
-    return iter(iterator)
+    patience = data.patience if data else Data().patience
+    return watching.watched(iter(iterator), patience=patience, workers=workers)
 
 
 def evaluation_batches(
