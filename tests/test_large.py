@@ -160,7 +160,9 @@ CASES = {
     ),
     "n_pairs_loss": labelled("n_pairs_loss", large.n_pairs, small=256),
     "negative_relationship": Large(
-        lambda *x: losses.negative_relationship(*x, margins_of(x[0].dtype)),
+        lambda *x: losses.negative_relationship(
+            *x, margins_of(jnp.promote_types(x[0].dtype, jnp.float32))
+        ),
         lambda *x: large.negative_relationship(*x, 1.3, 0.2), rows(4),
     ),
     "normalize": Large(losses.normalize, large.unit, rows(1)),
@@ -256,6 +258,20 @@ def test_values(name):
     floats, integers = case.floats(case.batch), case.integers(case.batch)
     found = compilation.jit(case.call)(*floats, *integers)
     close(found, case.oracle(*(x.astype(np.float64) for x in floats), *integers), case.tolerance)
+
+
+@slow
+@pytest.mark.parametrize("name", [n for n in CASES if n in losses.__all__])
+def test_losses_of_bfloat16(name):
+    """Features and logits of half precision: sums and roots are float32's all the same."""
+    case = CASES[name]
+    batch = case.small or 256
+    floats = [jnp.asarray(x, jnp.bfloat16) for x in case.floats(batch)]
+    integers = case.integers(batch)
+    found = compilation.jit(case.call)(*floats, *integers)
+    wanted = case.oracle(*(np.asarray(x, np.float64) for x in floats), *integers)
+    assert found.dtype == jnp.float32
+    close(found, wanted, 1e-3)
 
 
 @slow
