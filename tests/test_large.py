@@ -161,7 +161,7 @@ CASES = {
     "n_pairs_loss": labelled("n_pairs_loss", large.n_pairs, small=256),
     "negative_relationship": Large(
         lambda *x: losses.negative_relationship(
-            *x, margins_of(jnp.promote_types(x[0].dtype, jnp.float32))
+            *x, margins_of(losses.common.as_float(x[0]).dtype)
         ),
         lambda *x: large.negative_relationship(*x, 1.3, 0.2), rows(4),
     ),
