@@ -124,13 +124,15 @@ class Config:
     remat: bool = added(False, before=False)
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
+    # Where metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, module:Class of one's own.
+    writers: str = "tensorboard"
     reuse: str = ""  # workdir of another run, whose finished stages are taken where they fit
     method: Any = None  # the dataclass `Config` of a file in fgjax/methods/
 
 
 # Fields that change how a run is carried out but not what it computes.
 _INDIFFERENT = ("data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
-                "data.patience", "checkpoints.", "reuse", "remat")  # fmt: skip
+                "data.patience", "checkpoints.", "reuse", "remat", "writers")  # fmt: skip
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

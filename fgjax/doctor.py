@@ -285,11 +285,12 @@ def settings(config: Config) -> list[Finding]:
     """Whether the config's values can work on these devices."""
     import jax
 
-    from fgjax.training import network_check
+    from fgjax.training import network_check, writers
 
     try:
         configlib.check(config, jax.device_count())
         network_check.check(config)
+        writers.check(config.writers)
     except UserError as error:
         return [Finding(PROBLEM, "config", str(error))]
     return [Finding(OK, f"config {config.name}")]

@@ -13,7 +13,7 @@ from fgjax import main, methods
 from fgjax.config import Config, check
 from fgjax.data.datasets import assumed
 from fgjax.models import sources
-from fgjax.training import network_check
+from fgjax.training import network_check, writers
 from fgjax.training.dry import Cost, DryRun
 
 
@@ -65,6 +65,7 @@ def plan(
     """
     check(config, jax.device_count())
     network_check.check(config)
+    writers.check(config.writers)
     main.check_owner(workdir, config)
     dataset, assumption = assumed.without_images(config.data)
     with tempfile.TemporaryDirectory() as scratch, _quiet():

@@ -15,7 +15,7 @@ from fgjax import compilation, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
-from fgjax.training import network_check
+from fgjax.training import network_check, writers
 from fgjax.training.run import Run, write_json
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ def refuse_unfit(configs: list[Config]) -> None:
     for config in map(models.name_weights, configs):
         check(config, jax.device_count())
         network_check.check(config)
+        writers.check(config.writers)
         known = repr(config.data)
         if known not in datasets:
             datasets[known] = fetch(config)
@@ -146,6 +147,7 @@ def run(
     config = models.name_weights(config)
     check(config, jax.device_count())
     network_check.check(config)
+    writers.check(config.writers)
     claim(workdir, config)
     dataset = fetch(config)
     where = {

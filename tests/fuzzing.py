@@ -28,7 +28,7 @@ from fgjax.data.datasets import assumed
 from fgjax.errors import UserError
 from fgjax.ranges import Choices, Range
 from fgjax.testing import shrink
-from fgjax.training import network_check
+from fgjax.training import network_check, writers
 from fgjax.training.dry import DryRun
 
 DEMOS = ("aircraft:lapm,demo", "aircraft:ghns,demo", "aircraft:hdcl,demo", "aircraft:ccfr,demo",
@@ -47,6 +47,7 @@ TEXTS = {
     "ratio": ("1:1", "2:1", "0:1", "1:0", "0:0", "1", "a:b", "1:1:1", "-1:1", "1000000:1"),
     "reuse": ("", "/nowhere"), "path": ("", "/nowhere"), "annotations": ("", "/nowhere.csv"),
     "data_dir": ("",), "manual_dir": ("", "/nowhere"), "name": ("", "a run"),
+    "writers": ("", "tensorboard", "wandb,mlflow", "paper", "nowhere:Writer"),
 }  # fmt: skip
 USUAL = 200  # most numbers lie below it, and what is done so many times lies below the next
 OFTEN = {"epochs", "rounds", "classify_epochs", "group_epochs"}
@@ -119,6 +120,7 @@ def begun(config, workdir, scratch):
     """All that a run does before its first stage."""
     check(config, jax.device_count())
     network_check.check(config)
+    writers.check(config.writers)
     main.check_owner(workdir, config)
     dataset, assumption = assumed.without_images(config.data)
     run = DryRun(config, dataset, workdir, None, scratch=scratch, known=not assumption,

@@ -66,6 +66,7 @@ def fit(
     before_epoch: Callable[[nnx.Module, int, jax.Array], Any] | None = None,
     evaluator: Callable[[nnx.Module, int], dict[str, float]] | None = None,
     saving: CheckpointConfig | None = None,
+    writing: str = "tensorboard",
     title: str = "",
 ) -> None:
     """Train a model in place, resuming where an earlier call with the same folder stopped.
@@ -88,6 +89,7 @@ def fit(
         because in mid-epoch they cannot be recomputed.
       evaluator: `(model, epoch) -> metrics`, called every `saving.evaluate_every` epochs.
       saving: when to save and to evaluate.
+      writing: names of writers, as `config.writers`.
       title: for the progress bar.
 
     Raises:
@@ -126,7 +128,9 @@ def fit(
         statistics = restored.pop("statistics")
         state.update(restored)
         log.info("%s resumes at step %d of %d", title or folder.name, step, total)
-    writer = MetricsWriter(folder, resumed_step=step, total_steps=total, title=title or folder.name)
+    writer = MetricsWriter(
+        folder, resumed_step=step, total_steps=total, title=title or folder.name, writing=writing
+    )
     feed = _prefetch(
         loading.batches(
             batches.dataset,

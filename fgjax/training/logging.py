@@ -1,4 +1,4 @@
-"""Metrics to JSON lines, TensorBoard and a progress bar."""
+"""Metrics to JSON lines, further writers and a progress bar."""
 
 import json
 import logging
@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 from tqdm import tqdm
+
+from fgjax.training import writers
 
 log = logging.getLogger(__name__)
 
@@ -22,22 +24,31 @@ def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 class MetricsWriter:
-    """Writes a stage's metrics; on resuming, forgets what was written after the resumed step."""
+    """Writes a stage's metrics; on resuming, forgets what was written after the resumed step.
 
-    def __init__(self, folder: pathlib.Path, *, resumed_step: int, total_steps: int, title: str):
+    `writing` names the writers besides `metrics.jsonl`, as `config.writers`.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        resumed_step: int,
+        total_steps: int,
+        title: str,
+        writing: str = "tensorboard",
+    ):
         self._active = jax.process_index() == 0
         self._bar = None
         if not self._active:
             return
-        from tensorboardX import SummaryWriter
-
         kept = [line for line in read_metrics(folder) if line["step"] <= resumed_step]
         folder.mkdir(parents=True, exist_ok=True)
         self._file = open(folder / "metrics.jsonl", "w")  # noqa: SIM115
         for line in kept:
             self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1)
+        self._others = writers.make(writing, folder, title, resumed_step)
         self._bar = tqdm(
             total=total_steps, initial=resumed_step, desc=title, unit="step",
             mininterval=1.0, dynamic_ncols=True,
@@ -51,19 +62,20 @@ class MetricsWriter:
             self._bar.update(steps)
 
     def write(self, step: int, epoch: int, metrics: dict[str, Any]) -> None:
-        """Append one line and the same scalars to TensorBoard."""
+        """Append one line, and hand its finite numbers to the other writers."""
         if not self._active:
             return
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, "epoch": epoch, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if np.isfinite(value):
-                self._board.add_scalar(name, value, step)
+        finite = {name: value for name, value in values.items() if np.isfinite(value)}
+        for writer in self._others:
+            writer.write(step, epoch, finite)
 
     def close(self) -> None:
         """Flush and close everything."""
         if self._bar is not None:
             self._bar.close()
             self._file.close()
-            self._board.close()
+            for writer in self._others:
+                writer.close()

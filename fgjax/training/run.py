@@ -244,6 +244,7 @@ class Run:
             key=self.key(*path),
             folder=stage.folder / step,
             saving=self.config.checkpoints,
+            writing=self.config.writers,
             title=title or ": ".join(path),
             **options,
         )

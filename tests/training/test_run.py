@@ -13,8 +13,9 @@ from fgjax.training.run import Run
 
 # How a run is carried out, and its name.
 CARRIED_OUT = {
-    "name", "reuse", "remat", "data.data_dir", "data.manual_dir", "data.workers", "data.prefetch",
-    "data.patience",    "checkpoints.every_steps", "checkpoints.evaluate_every", "checkpoints.keep",
+    "name", "reuse", "remat", "writers", "data.data_dir", "data.manual_dir", "data.workers",
+    "data.prefetch", "data.patience", "checkpoints.every_steps", "checkpoints.evaluate_every",
+    "checkpoints.keep",
 }  # fmt: skip
 # What the dataset's name and fingerprint say.
 OF_THE_DATASET = {
