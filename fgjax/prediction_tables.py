@@ -127,6 +127,7 @@ class _Lines:
 
     def files(self, model: Model, table: pathlib.Path, top: int) -> set[str]:
         del top  # a line says how many it has
+        rows: list[Any]
         try:
             rows = [json.loads(line) for line in _whole(table)]
         except ValueError:

@@ -165,8 +165,9 @@ def test_equations_become_mathml():
         maths.to_mathml(r"\unheardof{x}", display=True)
 
 
-def test_promises_name_tests_that_exist():
-    text = (DOCS / "reliability.md").read_text()
+@pytest.mark.parametrize("page", ["reliability.md", "threats.md"])
+def test_promises_name_tests_that_exist(page):
+    text = (DOCS / page).read_text()
     promised = set(re.findall(r"`(test_\w+)`", text))
     source = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert len(promised) > 10
