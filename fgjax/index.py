@@ -4,21 +4,24 @@ fgjax index add        --workdir=RUN IMAGE_OR_FOLDER…    those that are there 
 fgjax index remove     --workdir=RUN FILE_OR_FOLDER…     by where they lay
 fgjax index list       --workdir=RUN
 fgjax index duplicates --workdir=RUN                     images that are nearly the same
+fgjax index export     --workdir=RUN --out=FILE          as a file of faiss, with its recall
 
 `--model=FILE` takes a model file instead of a run. The index lies beside the model, or where --file
 says: there may be several. Others may search it meanwhile.
 """
 
+import argparse
 import json
 import pathlib
 import sys
 
 from fgjax import command_line, main
 from fgjax.errors import UserError
+from fgjax.galleries import faiss_files
 from fgjax.opening import open_model
 from fgjax.search import build_index, report, store_of
 
-ACTIONS = ("add", "remove", "list", "duplicates")
+ACTIONS = ("add", "remove", "list", "duplicates", "export")
 
 
 def remove(model: pathlib.Path, paths: list[str], folder: pathlib.Path | None = None) -> int:
@@ -41,6 +44,18 @@ def remove(model: pathlib.Path, paths: list[str], folder: pathlib.Path | None = 
     return store.remove(gone)
 
 
+def _exported(source: pathlib.Path, options: argparse.Namespace) -> str:
+    """Write a file of faiss; a sentence on it."""
+    if options.out is None:
+        raise UserError("fgjax index export wants --out=FILE: name one.")
+    snapshot = store_of(open_model(source), source, options.file).open()
+    recall = faiss_files.write(snapshot, options.out, kind=options.kind)
+    return (
+        f"{options.out}, and {options.out.name}.jsonl beside it: {len(snapshot):,} rows, "
+        f"{options.kind}; it finds {recall:.1%} of the {faiss_files.AMONG} nearest"
+    )
+
+
 def command(arguments: list[str] | None = None) -> None:
     """`fgjax index`."""
     parser = command_line.parser_of("index", __doc__)
@@ -49,6 +64,9 @@ def command(arguments: list[str] | None = None) -> None:
     parser.add_argument("--file", type=pathlib.Path, help="the index's folder (beside the model)")
     parser.add_argument("--threshold", type=float, default=0.98,
                         help="cosine from which on images are nearly the same (0.98)")  # fmt: skip
+    parser.add_argument("--out", type=pathlib.Path, help="of export: the file to write")
+    parser.add_argument("--kind", choices=faiss_files.KINDS, default="flat",
+                        help="of export: every row, or a graph (flat)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Taken off first: argparse would not find paths that stand behind options.
@@ -65,6 +83,8 @@ def command(arguments: list[str] | None = None) -> None:
     source = command_line.source_of(options)
     if action == "add":
         report(build_index(source, options.paths, options.file))
+    elif action == "export":
+        print(_exported(source, options))
     elif action == "remove":
         print(f"{remove(source, options.paths, options.file)} images were taken out")
     else:

@@ -5,6 +5,7 @@ import functools
 import json
 import multiprocessing
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from fgjax import search
 from fgjax.errors import UserError
-from fgjax.galleries import Entry, Snapshot, Store, store
+from fgjax.galleries import Entry, Snapshot, Store, faiss_files, store
 
 D = 8
 
@@ -191,6 +192,60 @@ def test_refusals(tmp_path):
         Store(damaged, "model").open()
 
 
+# faiss
+
+
+def test_an_exported_index_is_the_gallery(tmp_path):
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3000, 24)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    gallery = Store(tmp_path / "gallery", "model")
+    entries = [Entry(f"é{n}.jpg", f"{n:064x}", f"class {n % 7}") for n in range(3000)]
+    gallery.add(vectors, entries)
+    gallery.remove([entries[5].digest])
+    snapshot = gallery.open()
+    for kind, least in (("flat", 1.0), ("hnsw", 0.9)):
+        out = tmp_path / "new" / f"{kind}.faiss"
+        found = faiss_files.write(snapshot, out, kind=kind)
+        assert least <= found <= 1.0
+        index = faiss.read_index(str(out))
+        lines = [
+            json.loads(line)
+            for line in out.with_name(f"{kind}.faiss.jsonl").read_text("utf-8").splitlines()
+        ]
+        assert index.ntotal == len(lines) == 2999
+        _, rows = index.search(vectors[100:101], 1)
+        assert lines[rows[0, 0]] == entries[100]._asdict()
+    assert 0.05 < faiss_files.recall(snapshot, Halved(index)) < 0.9
+
+
+class Halved:
+    """An index that forgets the second half of what it finds."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def search(self, queries, count):
+        scores, rows = self.index.search(queries, count)
+        rows[:, count // 2 :] = -1
+        return scores, rows
+
+
+def test_exports_that_cannot_be(tmp_path, monkeypatch):
+    gallery = Store(tmp_path / "gallery", "model")
+    gallery.add(np.eye(3, dtype=np.float32), [Entry(str(n), str(n)) for n in range(3)])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="name another --out"):
+        faiss_files.write(gallery.open(), tmp_path / "file" / "a.faiss")
+    gallery.remove([str(n) for n in range(3)])
+    with pytest.raises(UserError, match="the index is empty"):
+        faiss_files.write(gallery.open(), tmp_path / "a.faiss")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UserError, match=r'pip install "fgjax\[faiss\]"'):
+        faiss_files.write(gallery.open(), tmp_path / "a.faiss")
+
+
 # The command
 
 
@@ -224,6 +279,8 @@ def test_a_runs_index_grows_shrinks_and_finds_copies(
     index("duplicates", *words, "--threshold=0.99999")
     (pair,) = json.loads(capsys.readouterr().out)
     assert {pair["one"], pair["other"]} == {str(folder / n) for n in ("3.png", "again.bmp")}
+    index("export", *words, f"--out={tmp_path}/images.faiss", "--kind=hnsw")
+    assert "5 rows, hnsw" in capsys.readouterr().out and (tmp_path / "images.faiss").exists()
     index("remove", str(folder / "again.bmp"), *words)
     assert "1 images were taken out" in capsys.readouterr().out
     command("search", f"--workdir={workdir}", f"--query={folder}/3.png", "--json")
@@ -232,6 +289,7 @@ def test_a_runs_index_grows_shrinks_and_finds_copies(
     for wrong, says in (
         (("remove", "/nowhere"), "no image of"), (("add",), "wants images or folders"),
         (("list", "x"), "takes no paths"), (("forget", "x"), "knows no 'forget'"),
+        (("export",), "wants --out=FILE"),
         (("duplicates", "--threshold=2"), r"must be in \[-1, 1\]"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=says):
