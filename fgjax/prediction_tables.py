@@ -122,6 +122,9 @@ def _read(file: pathlib.Path) -> Encoded | str:
         return str(error)
 
 
+_SIDES = ("top", "left", "bottom", "right")  # as of `Prediction.box`
+
+
 class _Lines:
     """JSON lines: an entry as it is, and the model's fingerprint."""
 
@@ -145,11 +148,11 @@ class _Lines:
 
 
 class _Columns:
-    """CSV: a column for each class and probability; boxes are left, top, right, bottom."""
+    """CSV: a column for each class and probability, and for each side of the box, as a share."""
 
     def _names(self, top: int) -> list[str]:
         classes = [f"{what}_{n + 1}" for n in range(top) for what in ("class", "probability")]
-        box = [f"box_{side}" for side in ("left", "top", "right", "bottom")]
+        box = [f"box_{side}" for side in _SIDES]
         return ["file", *classes, "known", "false_accepts", *box, "error", "model"]
 
     def files(self, model: Model, table: pathlib.Path, top: int) -> set[str]:
@@ -168,7 +171,7 @@ class _Columns:
         for number, found in enumerate(values.pop("top", []), 1):
             values[f"class_{number}"] = found["class"]
             values[f"probability_{number}"] = f"{found['probability']:.6g}"
-        for side, place in zip(("left", "top", "right", "bottom"), values.pop("box", [])):
+        for side, place in zip(_SIDES, values.pop("box", [])):
             values[f"box_{side}"] = f"{place:.4f}"
         return self._written(["" if (v := values.get(n)) is None else v for n in self._names(top)])
 

@@ -74,7 +74,9 @@ def test_every_file_has_its_row_in_order(images, tmp_path, suffix):
             assert float(rows[number]["probability_1"]) == pytest.approx(
                 0.8 if number % 3 != 1 else 0.4, abs=0.01
             )
-            assert [rows[number][f"box_{s}"] for s in ("left", "bottom")] == ["0.1000", "1.0000"]
+            assert [rows[number][f"box_{s}"] for s in ("top", "left", "right")] == [
+                "0.1000", "0.2000", "1.0000",
+            ]  # fmt: skip
         else:
             assert rows[number]["top"][0]["class"] == likeliest
             assert len(rows[number]["top"]) == 2 and rows[number]["box"] == [0.1, 0.2, 0.9, 1.0]
