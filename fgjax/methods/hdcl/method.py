@@ -76,6 +76,8 @@ def check(run: Run) -> None:
             f"config.method.top_k is {config.top_k}, but must be in 1 … {classes}: {classes} "
             f"classes of {run.dataset.name} train."
         )
+    if config.loss in in_batch.LOSSES:
+        _class_batches(run, config)
 
 
 def start(run: Run, config: Config) -> Stage | None:
@@ -257,7 +259,8 @@ def batch_size(run: Run, config: Config) -> int:
     size, unit = config.embedding.batch_size, sharding.divisible(2)
     if config.loss != "n_pairs":
         return size
-    return min(size, 2 * run.dataset.num_classes // unit * unit)
+    classes = len(np.unique(run.dataset.train.labels[run.train_indices]))  # others are held out
+    return min(size, 2 * classes // unit * unit)
 
 
 def stream(run: Run, config: Config, reader: Reader):
@@ -265,10 +268,15 @@ def stream(run: Run, config: Config, reader: Reader):
     seed, indices = run.seed("embedding"), run.train_indices
     if config.loss not in in_batch.LOSSES:
         return loading.training_stream(reader, indices, seed=seed)
+    return class_stream(_class_batches(run, config), loading.SingleImage(reader, seed))
+
+
+def _class_batches(run: Run, config: Config) -> ClassBatches:
     per_class = 2 if config.loss == "n_pairs" else config.per_class
-    size = batch_size(run, config)
-    chosen = ClassBatches(run.dataset.train.labels, indices, size, per_class, seed)
-    return class_stream(chosen, loading.SingleImage(reader, seed))
+    return ClassBatches(
+        run.dataset.train.labels, run.train_indices, batch_size(run, config), per_class,
+        run.seed("embedding"),
+    )  # fmt: skip
 
 
 def _before_epoch(run: Run, config: Config, reader: Reader):
