@@ -14,7 +14,7 @@ def test_settings_work_or_are_refused(number):
     @seed(number)
     @settings(max_examples=250, deadline=None, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(fuzzing.overrides())
+    @given(fuzzing.overrides(fuzzing.DEMOS))
     def each(drawn):
         outcome, said = fuzzing.tried(*drawn)
         outcomes.add(outcome)
