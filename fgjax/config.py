@@ -54,7 +54,8 @@ class Data:
     # Processes that decode and mix; 0 uses threads of the main one.
     workers: int = within(4, 0, 256)
     prefetch: int = within(4, 1, 1000)  # batches that each worker keeps ready
-    patience: float = within(60.0, 1, 86400)  # seconds without a batch after which a run stops
+    # Seconds without a batch after which a run stops; there was no end before.
+    patience: float = within(60.0, 1, 86400, before=86400.0)
 
 
 @dataclasses.dataclass
@@ -100,7 +101,7 @@ class Checkpoints:
     every_steps: int = within(0, 0)  # besides the end of each epoch; 0: epochs only
     evaluate_every: int = within(5, 0)  # epochs between looks at the held-out images; 0: never
     # The newest so many stay until a stage has ended: where the last is damaged, another is taken.
-    keep: int = within(2, 1, 1000)
+    keep: int = within(2, 1, 1000, before=1)
 
 
 @dataclasses.dataclass
@@ -125,7 +126,7 @@ class Config:
     data: Data = dataclasses.field(default_factory=Data)
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     # Where metrics go besides metrics.jsonl: tensorboard, wandb, mlflow, module:Class of one's own.
-    writers: str = "tensorboard"
+    writers: str = added("tensorboard", before="tensorboard")
     reuse: str = ""  # workdir of another run, whose finished stages are taken where they fit
     method: Any = None  # the dataclass `Config` of a file in fgjax/methods/
 

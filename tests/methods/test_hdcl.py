@@ -19,9 +19,7 @@ from fgjax.errors import UserError
 from fgjax.methods import hdcl
 from fgjax.methods.hdcl.centers import annealed
 from fgjax.methods.hdcl.heads import CenterHead, PairSimilarity
-from fgjax.methods.hdcl.method import batch_size
 from fgjax.methods.shared.embedding import Embed
-from fgjax.training.run import Run
 from tests import finished, tiny
 from tests.models.golden import QUICK
 
@@ -286,22 +284,6 @@ def test_runs_of_other_losses(config, tmp_path, name):
     assert results["protocol"]["batch_size"] == (24 if name == "n_pairs" else 8)
     found = results["metrics"]
     assert 0 <= found["recall@1"] <= found["recall@32"] <= 1
-
-
-@pytest.mark.parametrize(("loss", "size", "fits"), [("n_pairs", 32, True), ("triplet", 8, True),
-                                                    ("triplet", 48, False)])  # fmt: skip
-def test_batches_of_classes_fit_those_that_train(config, tmp_path, loss, size, fits):
-    """A third of the 12 classes is held out: 8 train. Said before anything is trained."""
-    config.method.loss, config.data.held_out = loss, 1 / 3
-    config.method.embedding.batch_size = size
-    data = load_dataset(config.data.dataset, data_dir=config.data.data_dir, zero_shot=True)
-    run = Run(config, data, tmp_path)
-    if fits:
-        hdcl.check(run)
-        assert batch_size(run, config.method) == (16 if loss == "n_pairs" else size)
-    else:
-        with pytest.raises(UserError, match=r"of each class need \d+ classes, but 8 train"):
-            hdcl.check(run)
 
 
 def test_recognition(finished_recognition):
