@@ -1,7 +1,7 @@
 """kill -9 at random moments of whole runs, data's preparation included: the end is the same bits.
 
     PYTHONPATH=. python -m tests.killing --kills=100      what is written down
-    pytest tests/test_killing.py                          twenty, in CI
+    pytest tests/test_killing.py                          twelve, in CI
 
 A run has a data folder of its own. It is started, killed after a random time, started again and
 killed again, some times in a row, and then left to end. Its results, its arrays and its networks
