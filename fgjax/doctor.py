@@ -21,7 +21,6 @@ import numpy as np
 from packaging.requirements import InvalidRequirement, Requirement
 
 from fgjax import command_line, compilation, main, models
-from fgjax import config as configlib
 from fgjax.config import Config
 from fgjax.data import datasets
 from fgjax.data.datasets import archives
@@ -283,14 +282,8 @@ def workdir(config: Config, folder: pathlib.Path) -> list[Finding]:
 
 def settings(config: Config) -> list[Finding]:
     """Whether the config's values can work on these devices."""
-    import jax
-
-    from fgjax.training import network_check, writers
-
     try:
-        configlib.check(config, jax.device_count())
-        network_check.check(config)
-        writers.check(config.writers)
+        main.check_values(config)
     except UserError as error:
         return [Finding(PROBLEM, "config", str(error))]
     return [Finding(OK, f"config {config.name}")]

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 import jax
 
 from fgjax import main, methods
-from fgjax.config import Config, check
+from fgjax.config import Config
 from fgjax.data.datasets import assumed
 from fgjax.models import sources
-from fgjax.training import network_check, writers
 from fgjax.training.dry import Cost, DryRun
 
 
@@ -63,9 +62,7 @@ def plan(
     Raises:
       UserError: the config cannot work, or the workdir is another's.
     """
-    check(config, jax.device_count())
-    network_check.check(config)
-    writers.check(config.writers)
+    main.check_values(config)
     main.check_owner(workdir, config)
     dataset, assumption = assumed.without_images(config.data)
     with tempfile.TemporaryDirectory() as scratch, _quiet():

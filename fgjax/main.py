@@ -110,6 +110,17 @@ def fetch(config: Config) -> Dataset:
     return dataset
 
 
+def check_values(config: Config) -> None:
+    """Refuse values that cannot work here, before anything is read or written.
+
+    Raises:
+      UserError: naming the field and what it may be.
+    """
+    check(config, jax.device_count())
+    network_check.check(config)
+    writers.check(config.writers)
+
+
 def refuse_unfit(configs: list[Config]) -> None:
     """Refuse, before the first is trained, what one of several runs would be refused for.
 
@@ -118,9 +129,7 @@ def refuse_unfit(configs: list[Config]) -> None:
     """
     datasets: dict[str, Dataset] = {}
     for config in map(models.name_weights, configs):
-        check(config, jax.device_count())
-        network_check.check(config)
-        writers.check(config.writers)
+        check_values(config)
         known = repr(config.data)
         if known not in datasets:
             datasets[known] = fetch(config)
@@ -145,9 +154,7 @@ def run(
       UserError: whatever a person can mend.
     """
     config = models.name_weights(config)
-    check(config, jax.device_count())
-    network_check.check(config)
-    writers.check(config.writers)
+    check_values(config)
     claim(workdir, config)
     dataset = fetch(config)
     where = {

@@ -18,17 +18,15 @@ import tempfile
 import time
 import traceback
 
-import jax
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from fgjax import config_files, main, methods
-from fgjax.config import check, override
+from fgjax.config import override
 from fgjax.data.datasets import assumed
 from fgjax.errors import UserError
 from fgjax.ranges import Choices, Range
 from fgjax.testing import shrink
-from fgjax.training import network_check, writers
 from fgjax.training.dry import DryRun
 
 DEMOS = ("aircraft:lapm,demo", "aircraft:ghns,demo", "aircraft:hdcl,demo", "aircraft:ccfr,demo",
@@ -118,9 +116,7 @@ def tried(name, changes):
 
 def begun(config, workdir, scratch):
     """All that a run does before its first stage."""
-    check(config, jax.device_count())
-    network_check.check(config)
-    writers.check(config.writers)
+    main.check_values(config)
     main.check_owner(workdir, config)
     dataset, assumption = assumed.without_images(config.data)
     run = DryRun(config, dataset, workdir, None, scratch=scratch, known=not assumption,

@@ -24,6 +24,7 @@ def watched(batches: Iterator[Any], *, patience: float, workers: int) -> Iterato
     Raises:
       UserError: none came in time, a worker died, or an image cannot be read.
     """
+    others = set(multiprocessing.active_children())  # of whoever called
     found: queue.Queue = queue.Queue(maxsize=1)
     ended = threading.Event()
 
@@ -52,8 +53,8 @@ def watched(batches: Iterator[Any], *, patience: float, workers: int) -> Iterato
             try:
                 item = found.get(timeout=seconds)
             except queue.Empty:
-                for worker in multiprocessing.active_children():  # it would be waited for at exit
-                    worker.kill()
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.kill()  # it would be waited for at exit
                 raise UserError(_hung(seconds, workers)) from None
             if item is _END:
                 return

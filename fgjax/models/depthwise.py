@@ -10,9 +10,9 @@ What XLA does badly on a CPU, and what is done here instead (benchmarks/RESULTS.
   `SMALL` entries one product of matrices over the batch for each channel, of which the pairs that
   meet under a tap are added.
 
-On GPUs the same form is one kernel for a sum of shifted products, and the library's own is far
-slower; the copies in memory are left out there. On TPUs, where nobody measured, it is the
-library's.
+On GPUs the same form, without the copies in memory: a sum of shifted products is one kernel there,
+and programs with the library's convolution took XLA minutes to compile. On TPUs, where nobody
+measured, it is the library's.
 """
 
 import functools

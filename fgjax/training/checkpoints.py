@@ -49,18 +49,21 @@ class Checkpoints:
     def restore(self, like: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Step and state of the newest whole checkpoint, in the structure and types of `like`.
 
-        A damaged one is named in the log and removed.
+        A damaged one is named in the log, and removed once another was read.
 
         Raises:
           UserError: there is none, or it is another network's.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             sealed = self._digests().get(str(step))
             problem = "its bytes have changed" if sealed not in (None, self._digest(step)) else ""
             if not problem:
                 try:
                     found = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                    for other in damaged:  # orbax saves no step before its newest
+                        self._manager.delete(other)
                     return step, cast(dict[str, Any], found)
                 except Exception as error:  # whatever orbax and its libraries meet there
                     problem = str(error).splitlines()[0]
@@ -69,11 +72,11 @@ class Checkpoints:
                             f"the checkpoint in {self._folder} does not fit this run ({problem}); "
                             "choose another --workdir or remove it."
                         ) from error
-            log.warning("The checkpoint of step %d in %s is damaged (%s): it is removed, and the "
-                        "one before it taken.", step, self._folder, problem)  # fmt: skip
-            self._manager.delete(step)
+            log.warning("The checkpoint of step %d in %s is damaged (%s): the one before it is "
+                        "taken.", step, self._folder, problem)  # fmt: skip
+            damaged.append(step)
         raise UserError(
-            f"no whole checkpoint is left in {self._folder}: start again to train the stage anew."
+            f"no checkpoint in {self._folder} is whole: remove the folder to train the stage anew."
         )
 
     def wait(self) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: how many stay, what a damaged one does, and a save that fails."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -87,8 +88,10 @@ def test_where_all_are_damaged_the_stage_begins_anew(tmp_path):
     stopped(tmp_path / "b")
     for step in (6, 9):
         change_a_byte(tmp_path / "b", step)
-    with pytest.raises(UserError, match=r"no whole checkpoint is left in .*: start again"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole: remove the folder"):
         go_on(tmp_path / "b")
+    assert steps(tmp_path / "b") == [6, 9]  # nothing is thrown away unasked
+    shutil.rmtree(tmp_path / "b" / "checkpoints")
     assert_same(whole, go_on(tmp_path / "b"))
 
 
