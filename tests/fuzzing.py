@@ -148,6 +148,8 @@ def trained(name, changes, data_dir):
     """Carry accepted settings out on a few drawn images of 32 pixels, one pass of everything."""
     config = override(config_files.load(name), changes)
     config = shrink(config, data_dir)
+    if hasattr(config.method, "explore_epochs"):  # fewer than the one that is left
+        config.method.explore_epochs = 0
     with tempfile.TemporaryDirectory() as scratch:
         try:
             main.run(config, pathlib.Path(scratch) / "run")
