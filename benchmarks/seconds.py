@@ -3,14 +3,15 @@
     PYTHONPATH=. python benchmarks/seconds.py --manual_dir=FOLDER --data_dir=FOLDER
 
 Each command runs in a process of its own, in an empty workdir, with nothing kept of others:
-features and stages are made anew. Prepared data and compiled programs are there, as in a second
-run. Seconds are the wall's, from the start of the command until results.json, without pictures.
-They are added to benchmarks/seconds.json as they come, so that a stopped benchmark goes on. Nothing
-else may run meanwhile.
+programs are compiled, features and stages are made anew. Prepared data and weights are there.
+Seconds are the wall's, from the start of the command until its end, without pictures. They are
+added to benchmarks/seconds.json as they come, so that a stopped benchmark goes on. Nothing else
+may run meanwhile.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ COMMANDS = {
     "cross-entropy": ("cub:lapm,small", ["method.views=single", "method.mixing=none"], "top1"),
     "LAPM": ("cub:lapm,small", ["method.margin.epochs=4"], "top1"),
     "CCFR": ("cub:ccfr,small", [], "top1"),
+    "HDCL": ("cub:hdcl,recognition,small", [], "top1"),
     "GHNS": ("cub:ghns,small", [], "top1"),
 }  # fmt: skip
 _RUN = """
@@ -48,7 +50,8 @@ def measured(config: str, settings: list[str], metric: str) -> tuple[float, floa
     try:
         began = time.monotonic()
         arguments = [sys.executable, "-c", _RUN, config, str(folder / "run"), *settings]
-        subprocess.run(arguments, check=True)
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
+        subprocess.run(arguments, check=True, env=os.environ | cache)
         seconds = time.monotonic() - began
         results = json.loads((folder / "run" / "results.json").read_text())
         return seconds, metric_of(results["metrics"], metric)

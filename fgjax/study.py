@@ -117,21 +117,22 @@ class Runner:
     def _refuse_unfit(self, seeds: list[int]) -> None:
         """No row may be refused after others were trained for hours."""
         unfinished = [
-            override(self._base, {**self._values(row), "seed": seed})
+            override(self._base, {**self.values(row), "seed": seed})
             for row in self.study.rows
             for seed in seeds[:1]
             if not (self._workdir(row, seed) / "results.json").exists()
         ]
         main.refuse_unfit(unfinished)
 
-    def _values(self, row: Row) -> dict[str, Any]:
+    def values(self, row: Row) -> dict[str, Any]:
+        """What a row overrides, with what it computes from the config."""
         return {k: v(self._base) if callable(v) else v for k, v in row.overrides.items()}
 
     def _workdir(self, row: Row, seed: int) -> pathlib.Path:
         return self._folder / f"{_slug(row.name)}-seed{seed}"
 
     def _one(self, row: Row, seed: int) -> dict:
-        values = self._values(row)
+        values = self.values(row)
         blanks = self._blanks(row, values, seed)
         known = self._known(blanks)
         if known is not None:

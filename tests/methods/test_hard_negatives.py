@@ -1,5 +1,7 @@
 """GHNS's generator of hard negatives against plain loops."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,6 +150,18 @@ def test_replaced_parts_leave_the_set_nearer_than_another_image():
     assert hard_negatives.report(made, halves)["share_nearer_than_a_candidate"] == 3 / 8
     far = {**found, "hard_negative": found["negative"] + 1}
     assert hard_negatives.report(made, far)["hard_negatives_are_nearer"] is False
+
+
+def test_none_may_be_wanted():
+    """A row of a study trains without them: nothing is measured, and nothing divides by it."""
+    made, (features, _, _) = make()
+    kept = hard_negatives.HardNegatives(**{k: v[:0] for k, v in vars(made.kept).items()})
+    found = hard_negatives.distances_to_reference(
+        features, LABELS, np.arange(len(LABELS)), kept, made.examples, seed=0
+    )
+    assert [len(found[name]) for name in ("positive", "hard_negative", "negative")] == [0, 0, 0]
+    none = dataclasses.replace(made, kept=kept)
+    assert hard_negatives.report(none, found)["kept"] == 0
 
 
 def test_random_images_stand_beside_what_was_made():

@@ -316,7 +316,7 @@ def distances_to_reference(
     negative = outside + np.where(outside >= start, count, 0)
 
     def unit(rows: np.ndarray) -> np.ndarray:
-        x = features[rows, parts].reshape(len(rows), -1)
+        x = features[rows, parts].reshape(len(rows), features.shape[1] * features.shape[2])
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
     rows = {

@@ -68,10 +68,15 @@ def demo() -> Config:
 
 
 def small(config: Config, *, demo: bool) -> None:
-    """Photographs on a laptop: see `fgjax.methods.shared.presets.small`."""
+    """Photographs on a laptop: see `fgjax.methods.shared.presets.small`.
+
+    Larger parts, centres between the map's cells and crops of their own: by held-out images.
+    """
     presets.small(config, demo=demo)
     method = config.method
     presets.small_localizer(method)
+    method.grouping.centers, method.grouping.part_size = "refined", 0.45
+    method.own_crops = True
     method.part_image_size = 64
     method.extractors, method.embedding = "frozen", 128
     method.part_networks = presets.adamw(4, 1e-3)

@@ -44,7 +44,8 @@ def _again(name: str, overrides: dict[str, Any]) -> tuple[Row, ...]:
     )
 
 
-_PROXY_ANCHOR = {"method.beside_softmax": False, "method.loss": "proxy_anchor"}
+_ALONE = {"method.beside_softmax": False}
+_PROXY_ANCHOR = {**_ALONE, "method.loss": "proxy_anchor"}
 _RATE, _EPOCHS = "method.embedding.optimizer.learning_rate", "method.embedding.epochs"
 
 
@@ -191,6 +192,8 @@ STUDIES = {
         "the rows of HDCL Tables 3 to 5; Proxy-Anchor and re-ranking beside them",
         (
             *(dataclasses.replace(row, search=row.name == "CRL") for row in _losses()),
+            Row("DGCRL, searched", _SOFTMAX | _ALONE),
+            Row("HDCL, searched", {"method.loss": "hdcl"} | _ALONE),
             Row("Proxy-Anchor", _PROXY_ANCHOR),
             Row("Proxy-Anchor, no layer", {**_PROXY_ANCHOR, "method.width": 0}),
             *_again("SCDA", _SCDA),
@@ -198,7 +201,7 @@ STUDIES = {
         ),
         metric="recall@1",
         also=("map@r",),
-        search=_BY_RATE_AND_PASSES,  # of rows that no preset is for
+        search=_BY_RATE_AND_PASSES,  # the presets' rows beside it are not searched
     ),
     "decorrelation": Study(
         "Decorrelated centres",
