@@ -1,0 +1,42 @@
+"""Every row of every study, and of what it searches, is built as it would be trained."""
+
+import pytest
+
+from fgjax import config_files, dry_run, methods, study
+from fgjax.config import Config, override
+
+CONFIGS = ("lapm", "ghns", "hdcl", "hdcl,recognition", "ccfr", "probe")
+
+
+def rows_of(config: Config, tmp_path) -> dict[str, Config]:
+    """Each row as its runner would train it, {"study: row": config}; equal ones once."""
+    found = {}
+    for name, described in methods.studies(config).items():
+        if set(described.flags) - set(config.name.split("-")):
+            continue  # the study brings a flag: these are rows of another config here
+        runner = study.Runner(config, name, {}, tmp_path, tmp_path)
+        for row in described.rows:
+            wanted = override(config, runner.values(row))
+            found.setdefault(repr(wanted), (f"{name}: {row.name}", wanted))
+    return dict(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", CONFIGS)
+def test_every_row_can_be_built(method, tmp_path):
+    """Through the method's own code, with shapes in the place of images and weights."""
+    config = config_files.load(f"aircraft:{method},demo")
+    rows = rows_of(config, tmp_path)
+    assert len(rows) > 5
+    for name, wanted in rows.items():
+        try:
+            planned = dry_run.plan(wanted, tmp_path / "run", compiles=False)
+        except Exception as error:
+            raise AssertionError(f"{name} cannot run") from error
+        assert planned.costs or method == "probe", name
+
+
+def test_a_searchs_rows_are_among_them(tmp_path):
+    rows = rows_of(config_files.load("aircraft:hdcl,demo"), tmp_path)
+    tried = [wanted for name, wanted in rows.items() if name.startswith("losses_search: ")]
+    assert len(tried) > 30 and all(wanted.data.held_out > 0 for wanted in tried)
