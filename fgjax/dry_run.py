@@ -1,11 +1,9 @@
 """What a run would cost, before anything is trained: `fgjax train --config=… --dry-run`."""
 
-import contextlib
 import dataclasses
-import logging
 import pathlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 
@@ -13,7 +11,7 @@ from fgjax import main, methods
 from fgjax.config import Config
 from fgjax.data.datasets import assumed
 from fgjax.models import sources
-from fgjax.training.dry import Cost, DryRun
+from fgjax.training.dry import Cost, DryRun, quiet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +63,7 @@ def plan(
     main.check_values(config)
     main.check_owner(workdir, config)
     dataset, assumption = assumed.without_images(config.data)
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, quiet():
         run = DryRun(
             config, dataset, workdir, pool, scratch=pathlib.Path(scratch), known=not assumption,
             compiles=compiles,
@@ -80,18 +78,6 @@ def plan(
     costs = tuple(run.costs.values())
     remarks = (assumption, _reuse(run), _weights(run.config.pretrained), _memory(compiles=compiles))
     return Plan(title, costs, tuple(remark for remark in remarks if remark))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what a method says about its results, which are zeros here."""
-    log = logging.getLogger("fgjax")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _reuse(run: DryRun) -> str:

@@ -10,7 +10,7 @@ import jax
 from fgjax import __version__, main, methods, model_files
 from fgjax.errors import UserError
 from fgjax.methods.shared.predictor import Embedder
-from fgjax.model_files import Model
+from fgjax.model_files import Model, rebuilding
 from fgjax.training.run import Run
 
 
@@ -65,4 +65,5 @@ def _card(run: Run, results: dict[str, Any]) -> dict[str, Any]:
             f"Weights trained on {protocol['dataset']}, from {protocol['pretrained']}. The terms "
             "of both apply to this file."
         ),
+        "rebuilding": rebuilding.described(run),
     }

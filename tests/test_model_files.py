@@ -8,16 +8,14 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from PIL import Image
 
 import fgjax
-from fgjax import compilation, main, methods, models
+from fgjax import compilation, main, methods
 from fgjax.data.images import Encoded, decode
 from fgjax.errors import UserError
 from fgjax.export import export
-from fgjax.model_files import archive, tree
-from fgjax.models import sums
+from fgjax.model_files import archive, networks, tree
 from tests import finished
 
 slow = pytest.mark.slow
@@ -31,22 +29,27 @@ def image_files_of(run, count: int = 10) -> list[bytes]:
     return [run.dataset.test.source[row]["image"] for row in range(count)]
 
 
-@pytest.fixture(scope="session")
-def probe_file(shared, finished_probe):
-    """The probe's run in one file."""
+def exported(shared, workdir):
+    """A finished run in one file."""
 
     def make(folder):
         folder.mkdir()
-        export(finished_probe, folder / "bird.fgjax")
+        export(workdir, folder / "bird.fgjax")
 
-    return finished.once(shared / "models" / "probe", make) / "bird.fgjax"
+    return finished.once(shared / "models" / workdir.name, make) / "bird.fgjax"
+
+
+@pytest.fixture(scope="session")
+def probe_file(shared, finished_probe):
+    """The probe's run in one file."""
+    return exported(shared, finished_probe)
 
 
 @pytest.mark.usefixtures("relaxed")
 @pytest.mark.parametrize("name", RUNS)
-def test_a_file_says_what_its_run_says(name, request, tmp_path):
+def test_a_file_says_what_its_run_says(name, request, shared):
     workdir = request.getfixturevalue(name)
-    model = export(workdir, tmp_path / "bird.fgjax")
+    model = fgjax.load(exported(shared, workdir))
     run = main.open_run(workdir)
     method, files = methods.of(run.config), image_files_of(run)
     if model.class_names:
@@ -135,7 +138,7 @@ import jax
 if {early}: jax.devices()  # XLA_FLAGS are read now, before fgjax can protect the process
 import numpy as np
 from fgjax import compilation
-from fgjax.model_files import tree
+from fgjax.model_files import networks
 
 (points, turn, tables), wanted = compilation._known(np.float32)
 
@@ -144,9 +147,9 @@ def programs(weights, pixels):
     return {{name: value + nothing for name, value in compilation._programs(*weights).items()}}
 
 weights, pixels = [points, turn, tables], np.zeros((5, 2, 2, 3), np.uint8)
-written = tree.program_of(programs, weights, (2, 2, 3), ("cpu",))
+written = networks.program_of(programs, weights, (2, 2, 3), ("cpu",))
 plain = jax.jit(jax.export.deserialize(bytearray(written)).call)(weights, pixels)
-ours = tree.Program(written, weights, (2, 2, 3))(pixels)
+ours = networks.Program(written, weights, (2, 2, 3))(pixels)
 for found in (ours, plain):
     print(max(float(np.max(np.abs(np.asarray(found[name]) - value)) / np.max(np.abs(value)))
               for name, value in wanted.items()))
@@ -359,42 +362,10 @@ def test_what_is_no_file(tmp_path):
 
 def test_a_predictor_of_ones_own_is_refused():
     with pytest.raises(UserError, match="cannot be exported"):
-        tree.pack(object(), "predictor", tree.Package())
+        tree.pack(object(), "predictor", networks.Package())
 
 
 def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         archive.write(tmp_path / "no" / "x", {"a": b""})
     assert not list(tmp_path.iterdir())
-
-
-@slow
-@pytest.mark.parametrize(
-    "name, options",
-    [
-        ("resnet50", {"last_stride": 1}),
-        ("vgg16_bn", {"head": "original"}),
-        ("densenet161", {"pooling": "max_average"}),
-        ("inception_v3", {}),
-        ("efficientnet_lite0", {"last_stride": 1}),
-    ],
-)
-def test_every_family_is_written_for_any_batch(name, options):
-    """By shapes alone; a length that Python asks for would need a batch of known size."""
-    size = {"vgg16_bn": 224, "inception_v3": 299}.get(name, 64)
-    make = lambda: models.build(name, num_classes=7, rngs=nnx.Rngs(0), **options)  # noqa: E731
-    model = nnx.eval_shape(make)
-    model.eval()
-    graph, state = nnx.split(model)
-    leaves, structure = jax.tree_util.tree_flatten(state)
-
-    def said(leaves, pixels):
-        return dict(nnx.merge(graph, jax.tree_util.tree_unflatten(structure, leaves))(pixels))
-
-    for platform, devices in tree.PLATFORMS.items():
-        with sums.written_for(platform):
-            written = tree.program_of(said, leaves, (size, size, 3), devices)
-        found = jax.export.deserialize(bytearray(written))
-        assert found.platforms == devices
-        shapes = {str(aval.shape[0]) for aval in found.out_avals}
-        assert shapes == {"batch"}

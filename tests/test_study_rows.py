@@ -11,9 +11,10 @@ CONFIGS = ("lapm", "ghns", "hdcl", "hdcl,recognition", "ccfr", "probe")
 def rows_of(config: Config, tmp_path) -> dict[str, Config]:
     """Each row as its runner would train it, {"study: row": config}; equal ones once."""
     found = {}
+    flags = set(config.name.split("-")[2:]) - {"demo"}
     for name, described in methods.studies(config).items():
-        if set(described.flags) - set(config.name.split("-")):
-            continue  # the study brings a flag: these are rows of another config here
+        if set(described.flags) != flags:
+            continue  # its rows are those of a config with, or without, that flag
         runner = study.Runner(config, name, {}, tmp_path, tmp_path)
         for row in described.rows:
             wanted = override(config, runner.values(row))

@@ -1,6 +1,7 @@
-"""Curves of published numbers, from results/ while the site is built."""
+"""Curves of published numbers, from results/ and benchmarks/ while the site is built."""
 
 import io
+import json
 import pathlib
 
 import matplotlib
@@ -10,10 +11,13 @@ from fgjax import results
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CURVES = ("few_shot",)
+CURVES = ("choose",)
 _STYLES = {"linear": ("o-", "#0072b2"), "cosine": ("s--", "#d55e00"), "knn": ("^:", "#009e73")}
+# Where a method's name stands beside its point, in points of the page, so that none covers another.
+_BESIDE = {"probe, cosine": (0, 8), "probe, knn": (0, -14)}
 
 
 def address(name: str) -> str:
@@ -31,26 +35,60 @@ def few_shot() -> dict[str, dict[int, list[float]]]:
     return found
 
 
+def seconds() -> dict[str, tuple[float, float]]:
+    """{method: (seconds from nothing to a measured classifier, per cent right)}."""
+    known = json.loads((ROOT / "benchmarks" / "seconds.json").read_text())
+    return {name: (one["seconds"], 100 * one["top1"]) for name, one in known.items()}
+
+
 def draw(name: str) -> str:
-    """Accuracy against images of each class: mean and range over the seeds, as SVG."""
-    if name != "few_shot":
+    """What to choose when, as SVG: accuracy against seconds, and against images of each class."""
+    if name not in CURVES:
         raise KeyError(name)
-    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    _against_seconds(left)
+    _against_images(right)
+    for axis in (left, right):
+        axis.set_ylabel("top-1 (%)")
+        axis.grid(alpha=0.3)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return text.getvalue()
+
+
+def _against_seconds(axis: Axes) -> None:
+    """A point for each method: filled where its network is frozen, hollow where it trains."""
+    for name, (duration, accuracy) in seconds().items():
+        frozen = name.startswith("probe")
+        color = "#0072b2" if frozen else "#d55e00"
+        axis.plot(
+            duration / 60, accuracy, "o" if frozen else "D", color=color, markersize=8,
+            markerfacecolor=color if frozen else "white",
+        )  # fmt: skip
+        axis.annotate(
+            name, (duration / 60, accuracy), _BESIDE.get(name, (0, 8)), fontsize=9, ha="center",
+            textcoords="offset points",
+        )  # fmt: skip
+    axis.set_xscale("log")
+    ticks = (1, 2, 5, 10, 20, 50)
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.margins(x=0.15, y=0.15)
+    axis.set_xlabel("minutes on two cores, from nothing")
+
+
+def _against_images(axis: Axes) -> None:
+    """Mean and range over the seeds."""
     for head, points in few_shot().items():
         shots = sorted(points)
         style, color = _STYLES[head]
         mean = [float(np.mean(points[k])) for k in shots]
         low, high = ([float(end(points[k])) for k in shots] for end in (np.min, np.max))
-        axis.plot(shots, mean, style, color=color, label=head)
+        axis.plot(shots, mean, style, color=color, label=f"probe, {head}")
         axis.fill_between(shots, low, high, color=color, alpha=0.2, linewidth=0)
     axis.set_xscale("log")
     axis.set_xticks(shots, [str(k) for k in shots])
     axis.minorticks_off()
     axis.set_xlabel("images of each class")
-    axis.set_ylabel("top-1 (%)")
-    axis.grid(alpha=0.3)
     axis.legend(frameon=False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    plt.close(figure)
-    return text.getvalue()

@@ -19,8 +19,9 @@ from PIL import Image, ImageOps
 from fgjax.data.images import Encoded, check, decode
 from fgjax.errors import UserError
 from fgjax.methods.shared.predictor import BatchedPredictor, Embedder, Prediction
-from fgjax.model_files import archive
-from fgjax.model_files.tree import Package, pack, unpack
+from fgjax.model_files import archive, rebuilding
+from fgjax.model_files.networks import Package
+from fgjax.model_files.tree import pack, unpack
 
 FORMAT = 1  # of the file; a reader refuses higher ones
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -253,8 +254,11 @@ def load(path: str | pathlib.Path) -> Model:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
         if digests != card["members"]:
             raise UserError(f"{path} holds other members than {CARD} names: get it anew.")
-        package = Package(safetensors.numpy.load(members.pop(WEIGHTS)), members)
-        found = [unpack(card[name], package) for name in ("predictor", "embedder")]
+        package = Package(
+            safetensors.numpy.load(members.pop(WEIGHTS)), members,
+            functools.cache(lambda: rebuilding.networks(card)),
+        )  # fmt: skip
+        found = [unpack(card[name], name, package) for name in ("predictor", "embedder")]
         for one, kind in zip(found, (BatchedPredictor, Embedder)):
             if one is not None and not isinstance(one, kind):
                 raise ValueError(f"a {type(one).__name__} stands for a {kind.__name__}")

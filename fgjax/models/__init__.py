@@ -108,5 +108,10 @@ def last_map(outputs: dict[str, jax.Array]) -> jax.Array:
 
 
 def last_maps(outputs: dict[str, jax.Array], count: int) -> list[jax.Array]:
-    """The `count` deepest feature maps [B, H, W, C], the deepest last."""
-    return [outputs[name] for name in sorted(n for n in outputs if n.startswith("stage"))[-count:]]
+    """The deepest feature map of each of the `count` smallest sizes, [B, H, W, C], deepest last.
+
+    They are fewer where a backbone has fewer sizes: all maps of a vision transformer have one.
+    """
+    maps = [outputs[name] for name in sorted(n for n in outputs if n.startswith("stage"))]
+    of_size = {one.shape[1:3]: one for one in maps}
+    return list(of_size.values())[-count:]

@@ -70,7 +70,7 @@ class Embeddings(nnx.Module):
         own = self.cls_token[...] + self.position_embeddings[...][:, :1]
         if self.register_tokens is not None:
             own = jnp.concatenate([own, self.register_tokens[...]], axis=1)
-        own = jnp.broadcast_to(own.astype(patches.dtype), (len(patches), *own.shape[1:]))
+        own = jnp.broadcast_to(own.astype(patches.dtype), (patches.shape[0], *own.shape[1:]))
         return own, patches + self.positions(*patches.shape[1:3]).astype(patches.dtype)
 
     def positions(self, rows: int, columns: int) -> jax.Array:

@@ -4,9 +4,11 @@ Training is traced and compiled by shapes, forward passes give zeros of the shap
 have, networks hold zeros, and stages keep in memory what they would have written.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import pathlib
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple, cast
@@ -284,6 +286,18 @@ class DryRun(Run):
             peaks = [m for m in (cost.memory, memory) if m]
             cost.memory = max(peaks, default=None)  # by the peak, which stands first
         model.eval()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without what a method says about its results, which are zeros here."""
+    log = logging.getLogger("fgjax")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class AbstractStep:

@@ -134,14 +134,25 @@ def test_a_pyramid_may_stand_on_two_maps():
     assert (other[:, :64] != scores[:, :64]).any()
 
 
-def test_two_maps_must_be_a_pyramid():
-    backbone = nnx.eval_shape(lambda: models.build("resnet18", num_classes=2, rngs=nnx.Rngs(0)))
-    assert grids_of(backbone, 224, 2, maps=2) == (14, 7)
-    flat = nnx.eval_shape(
-        lambda: models.build("resnet18", num_classes=2, last_stride=1, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(
+    ("name", "last_stride", "sides"),
+    [("resnet18", 2, (14, 7)), ("resnet18", 1, (28, 14)), ("resnet_small", 2, (56, 28))],
+)
+def test_two_maps_are_the_last_of_their_size(name, last_stride, sides):
+    """Stages may share a size: stages 3 and 4 of stride 1, or the small network's last two."""
+    backbone = nnx.eval_shape(
+        lambda: models.build(name, num_classes=2, last_stride=last_stride, rngs=nnx.Rngs(0))
     )
-    with pytest.raises(UserError, match=r"14 and 14 cells.*last_stride=2 or pyramid_maps=1"):
-        grids_of(flat, 224, 2, maps=2)
+    assert grids_of(backbone, 224, 2, maps=2) == sides
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("dinov2_vits14", "have 16 "), ("inception_v3", "12 and 5")]
+)
+def test_two_maps_must_be_a_pyramid(name, said):
+    backbone = nnx.eval_shape(lambda: models.build(name, num_classes=2, rngs=nnx.Rngs(0)))
+    with pytest.raises(UserError, match=f"{said}.*there must be 2.*pyramid_maps=1"):
+        grids_of(backbone, 224, 2, maps=2)
 
 
 def test_random_regions_are_an_images_own_whatever_batch_it_is_in():

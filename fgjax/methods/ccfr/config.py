@@ -39,7 +39,7 @@ class Config:
     fusion_norm: bool = added(False, before=False)
     pyramid_width: int = within(256, 1, 65536)
     # Maps of the backbone that the pyramid's first levels stand on: 1, the last, and it makes the
-    # coarser levels itself; 2, stages 3 and 4 of a ResNet.
+    # coarser levels itself; 2, the last ones of two sizes: stages 3 and 4 of a ResNet.
     pyramid_maps: int = within(1, 1, 2, before=1)
     # What the ranking loss ranks regions by: NTS-Net's cross-entropy, or each region's own triplet
     # loss (Eq. 5), the reading in which the triplet loss chooses boxes.

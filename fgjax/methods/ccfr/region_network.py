@@ -109,7 +109,7 @@ class Regions:
 
 
 def shapes_of(backbone: models.Backbone, image_size: int, maps: int) -> list[tuple[int, ...]]:
-    """Shapes (1, H, W, C) of a backbone's last `maps` maps, the deepest last."""
+    """Shapes (1, H, W, C) of a backbone's last `maps` maps of different sizes, the deepest last."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     graph, state = nnx.split(backbone)
 
@@ -124,18 +124,19 @@ def shapes_of(backbone: models.Backbone, image_size: int, maps: int) -> list[tup
 def grids_of(
     backbone: models.Backbone, image_size: int, levels: int, *, maps: int = 1
 ) -> tuple[int, ...]:
-    """Cells of each level of the pyramid on a backbone's last `maps` maps.
+    """Cells of each level of the pyramid on a backbone's last `maps` maps of different sizes.
 
     Raises:
       UserError: the pyramid's levels do not divide the image; names the sizes that they would. Or
         the maps are not each half as large as the one before.
     """
     sides = [shape[1] for shape in shapes_of(backbone, image_size, maps)]
-    if any(fine != 2 * coarse for fine, coarse in itertools.pairwise(sides)):
+    halves = all(fine == 2 * coarse for fine, coarse in itertools.pairwise(sides))
+    if len(sides) < maps or not halves:
         raise UserError(
-            f"config.method.pyramid_maps is {maps}, but the backbone's last maps have "
-            f"{' and '.join(map(str, sides))} cells along a side, and each must have half of the "
-            "one before: set config.last_stride=2 or pyramid_maps=1."
+            f"config.method.pyramid_maps is {maps}, but the backbone's maps have "
+            f"{' and '.join(map(str, sides))} cells along a side, and there must be {maps}, each "
+            "with half of the cells of the one before: set pyramid_maps=1."
         )
     side, levels = sides[-1], levels - maps + 1
     stride = 2 ** round(np.log2(image_size / side)) if backbone.patch == 1 else backbone.patch
