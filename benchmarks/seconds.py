@@ -27,7 +27,12 @@ HEADS = ("knn", "cosine", "linear", "attention")
 # What is run, and the number that counts.
 COMMANDS = {
     **{f"probe, {head}": ("cub:probe", [f"method.head={head}"], "top1") for head in HEADS},
-    "cross-entropy": ("cub:lapm,small", ["method.views=single", "method.mixing=none"], "top1"),
+    "cross-entropy": (
+        "cub:lapm,small",
+        ["method.views=single", "method.mixing=none", "method.lambda_=1", "method.margin.epochs=16",
+         "method.margin.batch_size=32"],
+        "top1",
+    ),
     "LAPM": ("cub:lapm,small", ["method.margin.epochs=4"], "top1"),
     "CCFR": ("cub:ccfr,small", [], "top1"),
     "HDCL": ("cub:hdcl,recognition,small", [], "top1"),

@@ -23,8 +23,9 @@ def peaks(
     features = jnp.asarray(features, jnp.float32)
     batch, height, width, channels = features.shape
     flat = features.reshape(batch, height * width, channels)
-    cell = jnp.argmax(flat, axis=1)
-    row, column = (cell // width).astype(jnp.float32), (cell % width).astype(jnp.float32)
+    cell = jnp.argmax(flat, axis=1).astype(jnp.float32)
+    row = jnp.floor((cell + 0.5) / width)  # remainders of integers cannot be written as ONNX
+    column = cell - row * width
     centers = jnp.stack([(row + 0.5) / height, (column + 0.5) / width], axis=-1)
     return centers, jnp.max(flat, axis=1)
 

@@ -79,25 +79,20 @@ def nms(
             f"nms: {count} regions were asked for, but there are {len(scores)} anchors."
         )
     overlaps = pairwise_iou(boxes, boxes) >= iou_threshold
-    lowest = jnp.finfo(scores.dtype).min
-
-    def choose(place, state):
-        available, taken, indices, valid = state
+    places = jnp.arange(len(scores), dtype=jnp.int32)
+    scores = jnp.maximum(scores, jnp.finfo(scores.dtype).min)
+    available, taken = jnp.ones(len(scores), bool), jnp.zeros(len(scores), bool)
+    indices, valid = [], []
+    for _ in range(count):  # a few; a loop of XLA's could not be written as ONNX
         left = jnp.any(available)
-        candidates = jnp.where(left, available, ~taken)
-        best = jnp.argmax(jnp.where(candidates, jnp.maximum(scores, lowest), -jnp.inf))
-        best = best.astype(jnp.int32)
-        return (
-            available & ~overlaps[best] & (jnp.arange(len(scores)) != best),
-            taken.at[best].set(True),
-            indices.at[place].set(best),
-            valid.at[place].set(left),
-        )
-
-    every = jnp.ones(len(scores), bool)
-    start = (every, ~every, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool))
-    _, _, indices, valid = jax.lax.fori_loop(0, count, choose, start)
-    return indices, valid
+        candidates = (left & available) | ~(left | taken)
+        best = jnp.argmax(jnp.where(candidates, scores, -jnp.inf)).astype(jnp.int32)
+        chosen = places == best
+        available &= ~jnp.any(overlaps & chosen[:, None], axis=0) & ~chosen
+        taken |= chosen
+        indices.append(best)
+        valid.append(left)
+    return jnp.stack(indices), jnp.stack(valid)
 
 
 def crop_and_resize(

@@ -90,6 +90,14 @@ class Model:
         except UserError:
             return ()
 
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes embeddings, for search."""
+        try:
+            return bool(self.embedder)
+        except UserError:
+            return False
+
     def predict(self, images: Sequence[AnyImage], *, batch_size: int = 16) -> list[Prediction]:
         """Probabilities, the object's box and the parts of images of any sizes.
 
@@ -212,6 +220,8 @@ def save(
     card: dict[str, Any],
     predictor: BatchedPredictor | None,
     embedder: Embedder | None,
+    *,
+    onnx: bool = False,
 ) -> None:
     """Write a model file.
 
@@ -220,11 +230,12 @@ def save(
       card: what `model.json` says beside the nodes.
       predictor: of a run; None where it knows no classes.
       embedder: likewise; None where it makes no embeddings.
+      onnx: whether networks are written as ONNX, and not as StableHLO.
 
     Raises:
       UserError: one of them is no model of fgjax's own, or the file cannot be written.
     """
-    package = Package()
+    package = Package(onnx=onnx)
     nodes = {
         "predictor": pack(predictor, "predictor", package),
         "embedder": pack(embedder, "embedder", package),

@@ -2,7 +2,8 @@
 
 A node is {"shape": of one example, "weights": names of arrays, "static": numbers and words by
 place, "programs": members by platform}. Programs are what is run. JAX reads them for half a year at
-least; where it does not any more, the network is built from its config, and gets the weights.
+least; where it does not any more, the network is built from its config, and gets the weights. In a
+file of ONNX the platform is "onnx", and the program has the weights.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from fgjax import compilation
 from fgjax.errors import UserError
 from fgjax.methods.shared import predictor
 from fgjax.methods.shared.predictor import Network
+from fgjax.model_files import onnx_files
 from fgjax.models import sums
 
 # Programs are written as each kind of device wants them (`fgjax.models.sums`).
@@ -31,7 +33,8 @@ class Package:
 
     Attributes:
       arrays: by name; equal ones are kept once.
-      programs: StableHLO by the member's name.
+      programs: StableHLO, or ONNX, by the member's name.
+      onnx: whether ONNX is written.
       rebuilt: {name: network} without its weights, for those whose program cannot be read; it
         raises UserError where there is no way to build them.
     """
@@ -39,6 +42,7 @@ class Package:
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     programs: dict[str, bytes] = dataclasses.field(default_factory=dict)
     rebuilt: Callable[[], dict[str, Network]] = dict
+    onnx: bool = False
     _known: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def keep(self, name: str, array: np.ndarray) -> str:
@@ -52,7 +56,15 @@ class Package:
 
 
 def pack(network: Network, name: str, package: Package) -> dict[str, Any]:
-    """The node of a network; its weights and programs go into the package."""
+    """The node of a network; its weights and programs go into the package.
+
+    Raises:
+      UserError: ONNX is wanted, and this network cannot be written so.
+    """
+    member = f"networks/{name.replace('_', '')}"
+    if package.onnx:
+        package.programs[f"{member}.onnx"] = onnx_files.write(network)
+        return {"shape": list(network.shape), "weights": [], "programs": {"onnx": f"{member}.onnx"}}
     graph, state = nnx.split(network.model)
     leaves, structure = jax.tree_util.tree_flatten_with_path(state)
     arrays = [np.asarray(leaf) for _, leaf in leaves]
@@ -67,7 +79,7 @@ def pack(network: Network, name: str, package: Package) -> dict[str, Any]:
 
     programs = {}
     for platform, devices in PLATFORMS.items():
-        programs[platform] = f"networks/{name.replace('_', '')}.{platform}.stablehlo"
+        programs[platform] = f"{member}.{platform}.stablehlo"
         with sums.written_for(platform):
             written = program_of(said, arrays, network.shape, devices)
         package.programs[programs[platform]] = written
@@ -131,6 +143,9 @@ def unpack(node: dict[str, Any], name: str, package: Package) -> predictor.Progr
       UserError: its program cannot be read, and it cannot be built anew.
       KeyError, ValueError: it is no node, or refers to what is not there.
     """
+    if "onnx" in node["programs"]:
+        written = package.programs[node["programs"]["onnx"]]
+        return onnx_files.OnnxProgram(written, tuple(node["shape"]))
     platform = "cpu" if jax.default_backend() == "cpu" else "accelerator"
     weights = [package.arrays[name] for name in node["weights"]]
     written, shape = package.programs[node["programs"][platform]], tuple(node["shape"])
