@@ -8,7 +8,7 @@ xla_flags.protect()
 
 
 def load(path):
-    """The model of a file that `fgjax export` wrote: see `fgjax.model_files`."""
+    """The model of a file, or of the Hub's USER/NAME: see `fgjax.model_files`."""
     from fgjax import model_files
 
     return model_files.load(path)

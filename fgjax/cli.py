@@ -4,6 +4,7 @@
     fgjax predict --workdir=RUN IMAGES…         classes, object and parts of images
     fgjax search  --workdir=RUN --index=FOLDER  find the images most like a given one
     fgjax export  --workdir=RUN --out=FILE      one file of the model, for other machines
+    fgjax push    FILE USER/NAME                that file to the Hugging Face Hub, with a card
     fgjax study   aircraft:demo table5          a table or figure of a paper, seed by seed
     fgjax index   add --workdir=RUN FOLDER      the images that it searches among
     fgjax learn   --workdir=RUN FOLDER          new images and classes, without training
@@ -27,6 +28,7 @@ COMMANDS = {
     "predict": "fgjax.predict",
     "search": "fgjax.search",
     "export": "fgjax.export",
+    "push": "fgjax.push",
     "study": "fgjax.study",
     "index": "fgjax.index",
     "learn": "fgjax.learn",

@@ -19,6 +19,8 @@ import numpy as np
 from fgjax import command_line, main, model_files, opening
 from fgjax.errors import UserError
 from fgjax.model_files import AnyImage, Model
+from fgjax.report import run as report
+from fgjax.training.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,11 @@ def export(workdir: pathlib.Path, out: pathlib.Path, *, onnx: bool = False) -> M
       UserError: no finished run, its method has nothing for new images, or ONNX is wanted and a
         network cannot be written so.
     """
-    return _written(opening.of_run(main.open_run(workdir)), out, onnx=onnx)
+    run = main.open_run(workdir)
+    return _written(run, opening.of_run(run), out, onnx=onnx)
 
 
-def _written(model: Model, out: pathlib.Path, *, onnx: bool) -> Model:
+def _written(run: Run, model: Model, out: pathlib.Path, *, onnx: bool) -> Model:
     problems, found = [], {}
     for name in ("predictor", "embedder"):
         try:
@@ -51,6 +54,7 @@ def _written(model: Model, out: pathlib.Path, *, onnx: bool) -> Model:
     card = {
         **model.card,
         "classes": list(model.class_names),
+        "confusions": report.confused(run),
         "temperature": getattr(found["predictor"], "temperature", None),
     }
     model_files.save(out, card, **found, onnx=onnx)
@@ -93,7 +97,7 @@ def command(arguments: list[str] | None = None) -> None:
     main.setup()
     run = main.open_run(options.workdir)
     of_run = opening.of_run(run)
-    model = _written(of_run, options.out, onnx=options.format == "onnx")
+    model = _written(run, of_run, options.out, onnx=options.format == "onnx")
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
     test = run.dataset.test
     images = [test.source[row]["image"] for row in range(min(_CHECKED, len(test)))]

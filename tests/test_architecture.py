@@ -25,7 +25,7 @@ FLOORS = (
     ("presets", "testing"),
     ("config_files", "main", "model_files"),
     ("command_line", "dry_run", "opening", "prediction_tables"),
-    ("tables", "train", "predict", "compare", "doctor", "export"),
+    ("tables", "train", "predict", "compare", "doctor", "export", "push"),
     ("search", "study"),
     ("serve", "index", "learn"),
     ("cli",),

@@ -28,8 +28,8 @@ def wheel(tmp_path_factory):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "requirements.txt",
-                 "requirements-docs.txt", "requirements-serve.txt",
-                 "requirements-faiss.txt", "requirements-writers.txt"):  # fmt: skip
+                 "requirements-docs.txt", "requirements-serve.txt", "requirements-faiss.txt",
+                 "requirements-onnx.txt", "requirements-writers.txt"):  # fmt: skip
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation",
                f"--wheel-dir={out}", str(source)]  # fmt: skip

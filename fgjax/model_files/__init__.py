@@ -1,5 +1,16 @@
 """One file that holds a finished run's model, for machines without its dataset."""
 
-from fgjax.model_files.model import FORMAT, AnyImage, Explanation, Model, load, save
+from fgjax.model_files.model import (
+    FILE,
+    FORMAT,
+    REPOSITORY,
+    AnyImage,
+    Explanation,
+    Model,
+    load,
+    save,
+)  # fmt: skip
 
-__all__ = ["FORMAT", "AnyImage", "Explanation", "Model", "load", "save"]
+__all__ = [
+    "FILE", "FORMAT", "REPOSITORY", "AnyImage", "Explanation", "Model", "load", "save",
+]  # fmt: skip

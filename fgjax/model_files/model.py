@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from fgjax.methods.shared.predictor import BatchedPredictor, Embedder, Predictio
 from fgjax.model_files import archive, rebuilding
 from fgjax.model_files.networks import Package
 from fgjax.model_files.tree import pack, unpack
+from fgjax.models import hub
 
 FORMAT = 1  # of the file; a reader refuses higher ones
 CARD, WEIGHTS = "model.json", "weights.safetensors"
@@ -247,12 +249,40 @@ def save(
     archive.write(path, {CARD: text.encode(), **members})
 
 
-def load(path: str | pathlib.Path) -> Model:
-    """The model of a file that `fgjax export` wrote.
+FILE = "model.fgjax"  # in a repository of the Hub
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def on_hub(path: str | pathlib.Path) -> bool:
+    """Whether it names a repository, USER/NAME: no file or folder of that name is here."""
+    text = str(path)
+    named = REPOSITORY.fullmatch(text) and not text.endswith(".fgjax")
+    return bool(named) and not pathlib.Path(path).exists()
+
+
+def fetch(repository: str) -> pathlib.Path:
+    """The model file of a repository, in the Hub's cache.
 
     Raises:
-      UserError: it is no model file, damaged, or of a newer version; says which.
+      UserError: it is not there and cannot be fetched, or is damaged.
     """
+    path = hub.download(
+        repository, FILE, what="the files of the model",
+        otherwise="name a file that fgjax export wrote, or a repository that fgjax push made",
+    )  # fmt: skip
+    hub.check(path, repository, lambda _: True, what="the files of the model")  # the seal follows
+    return path
+
+
+def load(path: str | pathlib.Path) -> Model:
+    """The model of a file that `fgjax export` wrote, or of a repository USER/NAME of the Hub.
+
+    Raises:
+      UserError: it is no model file, damaged, or of a newer version; says which. Or the Hub does
+        not give it.
+    """
+    if on_hub(path):
+        path = fetch(str(path))
     members, seal = archive.read(pathlib.Path(path))
     try:
         card = json.loads(members.pop(CARD))

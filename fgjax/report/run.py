@@ -76,6 +76,20 @@ def figures(run: Run) -> list[dict[str, Any]]:
     return found
 
 
+def confused(run: Run) -> list[dict[str, Any]]:
+    """The most confused pairs of classes by name: {"true", "other", "times", "total"}."""
+    stage = answers_of(run)
+    if stage is None:
+        return []
+    stored, name = stage.load_arrays("predictions"), run.dataset.name_of
+    labels = stored["labels"]
+    return [
+        {"true": name(true), "other": name(other), "times": times,
+         "total": int((labels == true).sum())}
+        for true, other, times in most_confused(stored["logits"], labels, count=PAIRS)
+    ]  # fmt: skip
+
+
 class Answers:
     """A classifier's answers on the test images."""
 
