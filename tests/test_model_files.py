@@ -247,7 +247,9 @@ def test_one_model_is_wanted(command, words):
 @pytest.mark.usefixtures("relaxed")
 def test_export_prints_size_and_latency(finished_probe, command, capsys, tmp_path):
     command("export", f"--workdir={finished_probe}", f"--out={tmp_path / 'bird.fgjax'}")
-    size, one, many = capsys.readouterr().out.splitlines()
+    size, apart, one, many = capsys.readouterr().out.splitlines()
+    assert apart.startswith("largest difference from the run on 8 test images: ")
+    assert float(apart.split()[-1]) < 1e-5
     assert size.endswith(f"{(tmp_path / 'bird.fgjax').stat().st_size / 1e6:.1f} MB")
     assert one.startswith("batch 1: ") and many.startswith("batch 32: ") and " ms on " in many
     with pytest.raises(UserError, match="holds no finished run"):

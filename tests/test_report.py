@@ -3,12 +3,14 @@
 import html.parser
 import json
 
+import cv2
 import numpy as np
 import pytest
 
 from fgjax import compare
+from fgjax.data.datasets.splits import Split
 from fgjax.errors import UserError
-from fgjax.report import page, pictures, scores, study
+from fgjax.report import page, pictures, reading, scores, study
 
 LIMIT = 5_000_000  # bytes
 
@@ -70,6 +72,24 @@ def test_every_method_ends_with_a_report(method, request):
         assert "of classes that it never saw" in text
     else:
         assert len(found.all("svg")) == 1 and "confusions" in found.ids
+
+
+def test_the_slowest_images_are_found_by_their_files():
+    """One photograph of a camera among small ones."""
+    rng = np.random.default_rng(0)
+    small = [cv2.imencode(".jpg", rng.integers(0, 256, (40, 60, 3), np.uint8))[1].tobytes()
+             for _ in range(9)]  # fmt: skip
+    large = cv2.imencode(".png", rng.integers(0, 256, (900, 1200, 3), np.uint8))[1].tobytes()
+    files = [*small[:4], large, *small[4:]]
+    split = Split(
+        source=[{"image": data} for data in files], labels=np.zeros(10, np.int32),
+        boxes=np.zeros((10, 4)), parts=None, filenames=tuple(f"{n}.jpg" for n in range(10)),
+    )  # fmt: skip
+    found, usual = reading.slowest(split, 32)
+    assert found[0].row == 4 and found[0].pixels == (900, 1200) and found[0].bytes == len(large)
+    assert found[0].milliseconds > 3 * usual > 0
+    assert len(found) == reading.SHOWN
+    assert sorted(one.milliseconds for one in found)[::-1] == [one.milliseconds for one in found]
 
 
 def test_a_name_is_text_and_no_markup(tmp_path):

@@ -38,11 +38,13 @@ class Explanation:
     Attributes:
       map: [H, W] of the image: by how much the answer gets worse where a square around the pixel
         is hidden; below 0 where it gets better.
+      squares: the same of each square [G, G], from which the map is interpolated.
       prediction: of the whole image; None of a model without classes, whose answer is where the
         image lies among others.
     """
 
     map: np.ndarray
+    squares: np.ndarray
     prediction: Prediction | None
 
 
@@ -122,12 +124,13 @@ class Model:
         embedder, readable = self.embedder, _listed(images)
         return embedder.of_images(readable, batch_size=1 if len(readable) == 1 else batch_size)
 
-    def explain(self, image: AnyImage, *, grid: int = 7) -> Explanation:
+    def explain(self, image: AnyImage, *, grid: int = 7, batch_size: int = 16) -> Explanation:
         """What the answer rests on: squares are hidden, one after the other (Zeiler and Fergus).
 
         Args:
           image: one, of the kinds that `predict` takes.
           grid: squares along a side; there are grid² forward passes.
+          batch_size: images that go through the network at once.
 
         Raises:
           UserError: the image cannot be used.
@@ -142,15 +145,15 @@ class Model:
         hidden = _hidden(pixels, grid)
         if not self.class_names:
             own, prediction = self.embed([pixels])[0], None
-            loss = 1 - self.embed(hidden) @ own
+            loss = 1 - self.embed(hidden, batch_size=batch_size) @ own
         else:
             (prediction,) = self.predict([pixels])
             best = int(prediction.probabilities.argmax())
-            found = [one.probabilities[best] for one in self.predict(hidden)]
-            loss = prediction.probabilities[best] - np.array(found)
+            others = self.predict(hidden, batch_size=batch_size)
+            loss = prediction.probabilities[best] - [one.probabilities[best] for one in others]
         small = loss.reshape(grid, grid).astype(np.float32)
         drawn = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-        return Explanation(drawn, prediction)
+        return Explanation(drawn, small, prediction)
 
 
 def _hidden(pixels: np.ndarray, grid: int) -> list[np.ndarray]:

@@ -46,7 +46,7 @@ def reliability(bins: dict[str, np.ndarray]) -> str:
     x = lambda share: left + share * side  # noqa: E731
     y = lambda share: 10 + (1 - share) * side  # noqa: E731
     parts = [
-        f'<svg viewBox="0 0 {left + side + 10} {side + below + 10}" role="img" '
+        f'<svg viewBox="0 0 {left + side + 22} {side + below + 10}" role="img" '
         'aria-labelledby="reliability-title" class="chart">',
         '<title id="reliability-title">How often answers are right, over how sure they were'
         "</title>",

@@ -11,7 +11,7 @@ from fgjax.evaluation import calibration
 from fgjax.evaluation.classification import most_confused, softmax
 from fgjax.figures import drawing
 from fgjax.figures.common import image_of
-from fgjax.report import page, pictures, scores
+from fgjax.report import page, pictures, reading, scores
 from fgjax.training.run import Run, Stage
 
 PAIRS, MISTAKES = 8, 12
@@ -47,6 +47,7 @@ def write(run: Run, results: dict[str, Any]) -> pathlib.Path:
         chart=answers.reliability() if answers else "",
         temperature=metrics.get("temperature"),
         calibration_error=metrics.get("calibration_error"),
+        slow=slow_images(run),
         figures=figures(run),
         config=(run.workdir / "config.json").read_text(encoding="utf-8"),
         metrics=json.dumps(metrics, indent=1, ensure_ascii=False),
@@ -74,6 +75,22 @@ def figures(run: Run) -> list[dict[str, Any]]:
              "name": pathlib.Path(name).stem}
         )  # fmt: skip
     return found
+
+
+def slow_images(run: Run) -> dict[str, Any]:
+    """Test images that take longest to read, and how long ordinary ones take."""
+    split = run.dataset.test
+    found, usual = reading.slowest(split, run.config.data.image_size)
+    shown = [
+        Photograph(
+            pictures.thumbnail(image_of(split, one.row)),
+            run.dataset.name_of(int(split.labels[one.row])),
+            f"{one.milliseconds:.1f} ms: {one.pixels[1]:,} × {one.pixels[0]:,} pixels, "
+            f"{one.bytes / 1000:,.0f} kB",
+        )
+        for one in found
+    ]
+    return {"photographs": shown, "usual": usual}
 
 
 def confused(run: Run) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The server: a page, a JSON API with a schema, and limits."""
 
+import asyncio
 import contextlib
 import dataclasses
 import importlib.resources
@@ -34,12 +35,14 @@ class Limits:
       bytes: of an image.
       pixels: of an image, by its header, before anything is decoded.
       waiting: images in the queue; more are answered by 429.
+      explanations: of them, images to explain; each takes as long as dozens of others.
     """
 
     images: int = 16
     bytes: int = 20_000_000
     pixels: int = 50_000_000
     waiting: int = 64
+    explanations: int = 4
 
     @property
     def body(self) -> int:
@@ -81,6 +84,20 @@ class Answer(pydantic.BaseModel):
     neighbours: list[Neighbour] = []
 
 
+class Explanation(pydantic.BaseModel):
+    """What an answer rests on: squares of the image were hidden, one after the other."""
+
+    file: str
+    error: str | None = pydantic.Field(default=None, description="why there is none")
+    name: str | None = pydantic.Field(
+        default=None, alias="class", description="the likeliest class; null of a model without"
+    )
+    squares: list[list[float]] = pydantic.Field(
+        default=[], description="by how much its probability falls where that square is hidden"
+    )
+    where: str = pydantic.Field(default="", description="where it falls most, in words")
+
+
 class Model(pydantic.BaseModel):
     """What answers."""
 
@@ -103,6 +120,14 @@ class Problem(pydantic.BaseModel):
     detail: str
 
 
+@dataclasses.dataclass(frozen=True)
+class ToExplain:
+    """An image in the queue that wants an explanation, not an answer."""
+
+    image: images.Encoded
+
+
+File = Annotated[fastapi.UploadFile, fastapi.File(description="one image")]
 Files = Annotated[
     list[fastapi.UploadFile], fastapi.File(min_length=1, description="images, each a field `files`")
 ]
@@ -112,7 +137,10 @@ _REFUSALS = {code: {"model": Problem} for code in (400, 411, 413, 422, 429)}
 def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAPI:
     """An ASGI application that answers by a run. It keeps nothing and changes nothing."""
     limits = limits or Limits()
-    batcher: Batcher = Batcher(answers, most=answers.batch_size, waiting=limits.waiting)
+    batcher: Batcher[images.Encoded | ToExplain, dict] = Batcher(
+        lambda items: _answered(answers, items), most=answers.batch_size, waiting=limits.waiting
+    )
+    explaining = asyncio.Semaphore(limits.explanations)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -161,9 +189,7 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
         try:
             found = iter(await batcher(fine))
         except Busy:
-            raise fastapi.HTTPException(
-                429, "too many images are waiting: try again in a moment.", {"Retry-After": "2"}
-            ) from None
+            raise _busy() from None
         return [
             Answer(file=name, error=one)
             if isinstance(one, str)
@@ -171,15 +197,49 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
             for (name, _), one in zip(given, checked, strict=True)
         ]
 
+    @app.post("/api/explain", responses=_REFUSALS)  # type: ignore[arg-type]
+    async def explain(file: File) -> Explanation:
+        """What the answer for an image rests on; it takes as long as dozens of answers."""
+        name, data = _plain(file.filename), await file.read(limits.bytes + 1)
+        checked = await anyio.to_thread.run_sync(lambda: _checked(name, data, limits))
+        if isinstance(checked, str):
+            return Explanation(file=name, error=checked)
+        if explaining.locked():
+            raise _busy()
+        async with explaining:
+            try:
+                (found,) = await batcher([ToExplain(checked)])
+            except Busy:
+                raise _busy() from None
+        return Explanation(file=name, **found)
+
     return app
+
+
+def _busy() -> fastapi.HTTPException:
+    said = "too many images are waiting: try again in a moment."
+    return fastapi.HTTPException(429, said, {"Retry-After": "2"})
+
+
+def _answered(answers: Answers, items: list[images.Encoded | ToExplain]) -> list[dict]:
+    """An answer, or an explanation, for each of what waited together."""
+    plain = [item for item in items if not isinstance(item, ToExplain)]
+    found = iter(answers(plain) if plain else [])
+    return [
+        answers.explain(item.image) if isinstance(item, ToExplain) else next(found)
+        for item in items
+    ]
 
 
 def _guard(app: fastapi.FastAPI, limits: Limits) -> None:
     """Refuse bodies by their announced length, and tell nobody more than needed."""
 
     @app.exception_handler(fastapi.exceptions.RequestValidationError)
-    async def refused(*_) -> JSONResponse:
-        return JSONResponse({"detail": "send images, each as a form field named `files`."}, 422)
+    async def refused(request: fastapi.Request, _: Exception) -> JSONResponse:
+        field = "one image as a form field named `file`"
+        if not request.url.path.endswith("/explain"):
+            field = "images, each as a form field named `files`"
+        return JSONResponse({"detail": f"send {field}."}, 422)
 
     @app.middleware("http")
     async def guarded(request: fastapi.Request, call_next):

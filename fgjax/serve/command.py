@@ -25,10 +25,10 @@ def command(arguments: list[str] | None = None) -> None:
                         help="show the index's images, not their names alone")  # fmt: skip
     command_line.add_rate_option(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="(8000)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one (8000)")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    if not 0 < options.port < 65536:
-        raise UserError(f"--port is {options.port}, but must be in 1 … 65535.")
+    if not 0 <= options.port < 65536:
+        raise UserError(f"--port is {options.port}, but must be in 0 … 65535.")
     try:
         import uvicorn
 
@@ -46,7 +46,8 @@ def command(arguments: list[str] | None = None) -> None:
             rate=command_line.rate_of(options),
         )  # fmt: skip
         answers.warm_up()
-        print(f"http://{options.host}:{options.port}  (Ctrl+C ends)", flush=True)
+        port = listening.getsockname()[1]
+        print(f"http://{options.host}:{port}  (Ctrl+C ends)", flush=True)
         config = uvicorn.Config(create_app(answers), log_level="warning", access_log=False)
         uvicorn.Server(config).run(sockets=[listening])
 

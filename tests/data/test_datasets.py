@@ -5,11 +5,13 @@ import http.server
 import json
 import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 
 import numpy as np
 import pytest
+from tensorflow_datasets.core.utils import gcs_utils
 
 from fgjax.config import Augmentation
 from fgjax.data import datasets, synthetic
@@ -41,6 +43,16 @@ def test_aircraft_from_the_official_layout(tmp_path):
     # The banner is cut off before anything else sees the image.
     image, _ = Reader(dataset.train, 60, Augmentation()).read(0)
     assert image[-1].mean() > 10
+
+
+def test_nothing_is_asked_of_tfds_servers_and_nothing_left_behind(tmp_path, monkeypatch):
+    """TFDS would look for its own copy of every dataset, by way of a folder that it forgets."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(gcs_utils, "gcs_dataset_info_files", lambda name: pytest.fail(name))
+    fake_aircraft.write(tmp_path / "manual")
+    datasets.load_dataset("fgvc_aircraft/subset", data_dir=str(tmp_path))
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_preparing_twice_reads_the_same(tmp_path):

@@ -48,6 +48,10 @@ class Known:
         return [{"top": [{"class": image.name, "probability": 1.0}], "box": None, "parts": [],
                  "neighbours": []} for image in images]  # fmt: skip
 
+    def explain(self, image):
+        self.gate.wait(10)
+        return {"class": image.name, "squares": [[0.5, 0.0]], "where": "top left"}
+
 
 @pytest.fixture
 def known():
@@ -148,10 +152,42 @@ def test_the_page_runs_its_own_script_alone(client):
 
 def test_there_is_a_schema_and_no_page_from_elsewhere(client):
     schema = client.get("/openapi.json").json()
-    assert set(schema["paths"]) == {"/api/model", "/api/predict"}
+    assert set(schema["paths"]) == {"/api/model", "/api/predict", "/api/explain"}
     assert {"413", "422", "429"} <= set(schema["paths"]["/api/predict"]["post"]["responses"])
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
     assert client.get("/api/model").json()["classes"] == ["<b>ant</b>"]
+
+
+def explain(client, name, data):
+    return client.post("/api/explain", files={"file": (name, data)})
+
+
+def test_an_explanation_is_of_one_image(client):
+    found = explain(client, "../a.png", picture()).json()
+    assert found == {"file": "a.png", "error": None, "class": "a.png", "squares": [[0.5, 0.0]],
+                     "where": "top left"}  # fmt: skip
+    bad = explain(client, "text", b"root:x:0:0").json()
+    assert "is no image that can be read" in bad["error"] and bad["squares"] == []
+    answer = client.post("/api/explain", data={})
+    assert answer.status_code == 422 and "named `file`" in answer.json()["detail"]
+
+
+def test_few_explanations_wait_and_answers_do_not_wait_behind_more(known):
+    limits = Limits(explanations=2)
+    with TestClient(create_app(known, limits)) as client:
+        known.gate.clear()
+        codes = []
+        ask = lambda: codes.append(explain(client, "a.png", picture()).status_code)  # noqa: E731
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while not codes:
+            pass
+        assert codes == [429]
+        known.gate.set()
+        for thread in threads:
+            thread.join(10)
+    assert sorted(codes) == [200, 200, 429]
 
 
 def test_a_failure_belongs_to_its_request():
@@ -194,6 +230,7 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
     with TestClient(create_app(answers)) as client:
         files = sorted(folder.iterdir())
         found = send(client, *[(file.name, file.read_bytes()) for file in files]).json()
+        told = explain(client, "0.png", files[0].read_bytes()).json()
     wanted = predict(workdir, [str(folder)])
     for one, known in zip(found, wanted, strict=True):
         mine, theirs = ({g["class"]: g["probability"] for g in x["top"]} for x in (one, known))
@@ -203,7 +240,9 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
             1, abs=1e-4
         )
         assert nearest["thumbnail"].startswith("data:image/webp;base64,")
-    assert str(tmp_path) not in json.dumps(found)
+    assert told["class"] == found[0]["top"][0]["class"] and np.shape(told["squares"]) == (7, 7)
+    assert told["where"].split()[0] in ("top", "middle", "bottom")
+    assert str(tmp_path) not in json.dumps([found, told])
     Store(tmp_path / "other", "x").add(np.ones((1, 2)), [Entry("a.jpg", "a")])
     with pytest.raises(UserError, match="was made by another model"):
         Answers.open(workdir, index=tmp_path / "other")

@@ -36,6 +36,11 @@ class Counts(NamedTuple):
     classes: int
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: TFDS would ask Google's servers, and leave an empty folder each time."""
+
+
 class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of all builders: the schema, and what happens to images that cannot be decoded."""
 
@@ -76,7 +81,7 @@ class FineGrainedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True
             features["parts"] = tfds.features.Tensor(shape=shape, dtype=np.float32)
         for level in self.levels:
             features[level] = tfds.features.Text()
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        return _Info(builder=self, features=tfds.features.FeaturesDict(features))
 
     def examples(self, split: str, work_dir: pathlib.Path) -> tuple[int, Iterator[dict[str, Any]]]:
         """Number and iterator of a split's records, `image` as bytes. For subclasses."""
