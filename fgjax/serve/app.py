@@ -185,7 +185,9 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
         checked = await anyio.to_thread.run_sync(
             lambda: [_checked(name, data, limits) for name, data in given]
         )
-        fine = [one for one in checked if isinstance(one, images.Encoded)]
+        fine: list[images.Encoded | ToExplain] = [
+            one for one in checked if isinstance(one, images.Encoded)
+        ]
         try:
             found = iter(await batcher(fine))
         except Busy:

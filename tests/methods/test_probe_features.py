@@ -11,7 +11,7 @@ from fgjax.data.loading import Reader
 from fgjax.data.splits import few_of_each_class
 from fgjax.errors import UserError
 from fgjax.methods import probe
-from fgjax.methods.lapm import Config as LapmConfig
+from fgjax.methods.hdcl import Config as HdclConfig
 from fgjax.methods.probe import features
 from fgjax.training.run import Run
 from tests import tiny
@@ -154,7 +154,7 @@ def test_methods_that_take_all_images_refuse_shots(data_dir):
     config = tiny.probe_config(data_dir)
     config.data.shots = 2
     check(config, devices=1)
-    config.method = LapmConfig()
+    config.method = HdclConfig()
     with pytest.raises(UserError, match=r"config.data.shots is 2, but must be 0"):
         check(config, devices=1)
     assert probe.Config().learns_from_few

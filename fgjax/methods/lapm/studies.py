@@ -26,6 +26,27 @@ _CUTMIX_SET = {"method.lambda_": 1.0, "method.mixing": "cutmix"}
 _FOUR_TIMES = {"method.margin.epochs": _epochs(4)}
 _FOUR_TIMES_THE_BATCH = {"method.margin.batch_size": lambda c: 4 * c.method.margin.batch_size}
 
+_LOOPS = ("classifier.epochs", "grouping.warmup.epochs", "grouping.classify_epochs",
+          "grouping.group_epochs", "margin.epochs")  # fmt: skip
+_EACH = 27  # images of a class that CUB trains on, where a tenth is held out
+
+
+def _of_few(shots: int, factor: int = 1) -> dict[str, Any]:
+    """So many images of each class, and as many steps as with all."""
+
+    def epochs(name: str):
+        many = factor if name == "margin.epochs" else 1
+        return lambda config: math.ceil(many * _get(config.method, name) * _EACH / shots)
+
+    return {"data.shots": shots, **{f"method.{name}": epochs(name) for name in _LOOPS}}
+
+
+def _get(value: Any, name: str) -> Any:
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
 _BOXES = {"method.objects": "annotated"}
 
 
@@ -88,6 +109,18 @@ STUDIES = {
             Row("LAPM", {}),
         ),
         also=("held_out_top1",),
+        notes=("images_forwarded",),
+    ),
+    "few_shot": Study(
+        "Images of each class, as many steps",
+        "not in the paper",
+        (
+            *(Row(f"cross-entropy, {n}",
+                  {**_CROSS_ENTROPY, **_FOUR_TIMES_THE_BATCH, **_of_few(n, 4)})
+              for n in (5, 10, 20)),
+            *(Row(f"LAPM, {n}", _of_few(n)) for n in (5, 10, 20)),
+        ),
+        also=("mean_class_accuracy",),
         notes=("images_forwarded",),
     ),
     "diagnosis": Study(
