@@ -128,9 +128,6 @@ class ToExplain:
 
 
 File = Annotated[fastapi.UploadFile, fastapi.File(description="one image")]
-Files = Annotated[
-    list[fastapi.UploadFile], fastapi.File(min_length=1, description="images, each a field `files`")
-]
 _REFUSALS = {code: {"model": Problem} for code in (400, 411, 413, 422, 429)}
 
 
@@ -141,6 +138,9 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
         lambda items: _answered(answers, items), most=answers.batch_size, waiting=limits.waiting
     )
     explaining = asyncio.Semaphore(limits.explanations)
+    several = fastapi.File(
+        min_length=1, max_length=limits.images, description="images, each a field `files`"
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -175,12 +175,8 @@ def create_app(answers: Answers, limits: Limits | None = None) -> fastapi.FastAP
         return Model(**answers.about)
 
     @app.post("/api/predict", responses=_REFUSALS)  # type: ignore[arg-type]
-    async def predict(files: Files) -> list[Answer]:
+    async def predict(files: list[fastapi.UploadFile] = several) -> list[Answer]:
         """An answer for each image, in the order sent; an image that cannot be read says why."""
-        if len(files) > limits.images:
-            raise fastapi.HTTPException(
-                413, f"{len(files)} images are too many: send at most {limits.images} at once."
-            )
         given = [(_plain(file.filename), await file.read(limits.bytes + 1)) for file in files]
         checked = await anyio.to_thread.run_sync(
             lambda: [_checked(name, data, limits) for name, data in given]
@@ -237,7 +233,11 @@ def _guard(app: fastapi.FastAPI, limits: Limits) -> None:
     """Refuse bodies by their announced length, and tell nobody more than needed."""
 
     @app.exception_handler(fastapi.exceptions.RequestValidationError)
-    async def refused(request: fastapi.Request, _: Exception) -> JSONResponse:
+    async def refused(request: fastapi.Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, fastapi.exceptions.RequestValidationError)
+        if any(one["type"] == "too_long" for one in error.errors()):
+            said = f"these are too many images: send at most {limits.images} at once."
+            return JSONResponse({"detail": said}, 413)
         field = "one image as a form field named `file`"
         if not request.url.path.endswith("/explain"):
             field = "images, each as a form field named `files`"
