@@ -16,7 +16,9 @@ import sys
 import numpy as np
 import pytest
 
-from fgjax import main, opening
+from fgjax import compare, main, opening
+from fgjax.report import page as report
+from fgjax.report import study
 from tests import finished
 from tests.test_model_files import exported, image_files_of
 
@@ -156,3 +158,15 @@ def test_a_report_can_be_read_by_anyone(name, page, request):
     asked = page.evaluate("performance.getEntriesByType('resource').map(r => r.name)")
     assert not [one for one in asked if not one.startswith(("data:", "file:"))]
     picture_of(page, f"report-{name}")
+
+
+def test_tables_of_runs_and_studies_can_be_read_by_anyone(page, finished_probe, copy_of, tmp_path):
+    sides = compare.compare([finished_probe, copy_of(finished_probe)])
+    report.write(tmp_path / "compare.html", "compare.html", title="Runs", sides=sides)
+    lines = [study.Line("one", (80.0, 82.0, 84.0)), study.Line("two", (81.0, 84.0, 84.0))]
+    written = study.write(tmp_path, title="A study", source="a paper", metric="top1", columns=[],
+                          lines=lines, command="fgjax study aircraft:demo table5")  # fmt: skip
+    for path in (tmp_path / "compare.html", written):
+        page.goto(f"file://{path}")
+        nothing_serious(page)
+        picture_of(page, path.stem)
