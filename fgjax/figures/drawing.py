@@ -45,6 +45,14 @@ def with_boxes(
     return drawn
 
 
+def veiled(image: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """The image, darker where its squares [G, G] count for less than the most important one."""
+    share = np.clip(squares / max(float(squares.max()), 1e-9), 0, 1).astype(np.float32)
+    height, width = image.shape[:2]
+    light = cv2.resize(0.25 + 0.75 * share, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.round(image * light[..., None]).astype(np.uint8)
+
+
 def sheet(
     images: Sequence[np.ndarray],
     captions: Sequence[str],

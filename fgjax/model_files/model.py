@@ -28,6 +28,8 @@ from fgjax.models import hub
 FORMAT = 1  # of the file; a reader refuses higher ones
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 
+DECIDES = 0.01  # of a probability, or of a cosine: less is nothing that an answer rests on
+
 AnyImage = str | pathlib.Path | bytes | Encoded | np.ndarray | Image.Image
 
 
@@ -46,6 +48,16 @@ class Explanation:
     map: np.ndarray
     squares: np.ndarray
     prediction: Prediction | None
+
+    @property
+    def where(self) -> str:
+        """The part of the image that it rests on most, such as "top left"; "" if on no square."""
+        if self.squares.max() < DECIDES:
+            return ""
+        row, column = np.unravel_index(int(self.squares.argmax()), self.squares.shape)
+        third = lambda place, count: min(3 * int(place) // count, 2)  # noqa: E731
+        down = ("top", "middle", "bottom")[third(row, self.squares.shape[0])]
+        return f"{down} {('left', 'centre', 'right')[third(column, self.squares.shape[1])]}"
 
 
 class Model:

@@ -27,15 +27,6 @@ def _thumbnail(file: pathlib.Path) -> str:
         return ""
 
 
-def _where(squares: np.ndarray) -> str:
-    """The part of the image whose hiding costs most, in words."""
-    row, column = np.unravel_index(int(squares.argmax()), squares.shape)
-    third = lambda place, count: min(3 * int(place) // count, 2)  # noqa: E731
-    down = ("top", "middle", "bottom")[third(row, squares.shape[0])]
-    across = ("left", "centre", "right")[third(column, squares.shape[1])]
-    return f"{down} {across}"
-
-
 class Answers:
     """A model, and what it says of images.
 
@@ -144,8 +135,8 @@ class Answers:
         chosen = None
         if found.prediction is not None:
             chosen = self._names[int(found.prediction.probabilities.argmax())]
-        squares = found.squares.astype(float)
-        return {"class": chosen, "squares": squares.round(6).tolist(), "where": _where(squares)}
+        squares = found.squares.astype(float).round(6).tolist()
+        return {"class": chosen, "squares": squares, "where": found.where}
 
     def warm_up(self) -> None:
         """Compile before the first photograph comes."""

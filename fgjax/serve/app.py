@@ -95,7 +95,9 @@ class Explanation(pydantic.BaseModel):
     squares: list[list[float]] = pydantic.Field(
         default=[], description="by how much its probability falls where that square is hidden"
     )
-    where: str = pydantic.Field(default="", description="where it falls most, in words")
+    where: str = pydantic.Field(
+        default="", description="where it falls most, in words; empty if it falls nowhere"
+    )
 
 
 class Model(pydantic.BaseModel):

@@ -241,7 +241,7 @@ def test_a_runs_answers_are_its_predictions_and_similar_images(
         )
         assert nearest["thumbnail"].startswith("data:image/webp;base64,")
     assert told["class"] == found[0]["top"][0]["class"] and np.shape(told["squares"]) == (7, 7)
-    assert told["where"].split()[0] in ("top", "middle", "bottom")
+    assert told["where"].partition(" ")[0] in ("", "top", "middle", "bottom")
     assert str(tmp_path) not in json.dumps([found, told])
     Store(tmp_path / "other", "x").add(np.ones((1, 2)), [Entry("a.jpg", "a")])
     with pytest.raises(UserError, match="was made by another model"):
