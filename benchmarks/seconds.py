@@ -36,7 +36,7 @@ COMMANDS = {
     "LAPM": ("cub:lapm,small", ["method.margin.epochs=4"], "top1"),
     "CCFR": ("cub:ccfr,small", [], "top1"),
     "HDCL": ("cub:hdcl,recognition,small", [], "top1"),
-    "GHNS": ("cub:ghns,small", [], "top1"),
+    "GHNS": ("cub:ghns,small", ["method.objects=annotated"], "top1"),
 }  # fmt: skip
 _RUN = """
 import pathlib, sys
