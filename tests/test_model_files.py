@@ -1,24 +1,21 @@
 """A model file says what its run says, without run and dataset, and no bad file gets through."""
 
-import dataclasses
 import hashlib
 import io
 import json
 import zipfile
 
-import cv2
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import fgjax
-from fgjax import compilation, main, methods, model_files
+from fgjax import compilation, main, methods
 from fgjax.data.images import Encoded, decode
 from fgjax.errors import UserError
 from fgjax.export import export
 from fgjax.model_files import archive, networks, tree
-from fgjax.predict import predict
 from tests import finished
 
 slow = pytest.mark.slow
@@ -118,22 +115,6 @@ def test_any_kind_of_image_is_the_same_image(probe_file, tmp_path):
             model.predict([wrong])
     with pytest.raises(UserError, match="a list of images"):
         model.predict(pixels)
-
-
-def test_hiding_what_decides_shows(probe_file, monkeypatch):
-    """A model that sees nothing but the brightness of the upper left corner."""
-    model = fgjax.load(probe_file)
-
-    def predict(images, **_):
-        seen = [float(image[:10, :10].mean()) / 255 for image in images]
-        return [type("P", (), {"probabilities": np.array([p, 1 - p])}) for p in seen]
-
-    monkeypatch.setattr(model, "predict", predict)
-    pixels = np.zeros((70, 70, 3), np.uint8)
-    pixels[:10, :10] = 255
-    found = model.explain(pixels).map
-    assert np.unravel_index(found.argmax(), found.shape) < (10, 10)
-    assert found[:5, :5].min() > 0.9 and np.abs(found[30:, 30:]).max() < 1e-6
 
 
 CANARY = """
@@ -236,27 +217,6 @@ def test_predict_and_search_take_a_model_file(
     with pytest.raises(UserError, match="was made by another model"):
         command("search", f"--model={model}", "--query", tmp_path / "images" / "1.jpg",
                 f"--file={workdir / 'index'}")  # fmt: skip
-
-
-@pytest.mark.usefixtures("relaxed")
-def test_predict_shows_what_answers_rest_on(probe_file, finished_probe, tmp_path, monkeypatch):
-    images_in(tmp_path / "images", main.open_run(finished_probe), 1)
-    squares = np.zeros((7, 7), np.float32)
-    squares[6, 3] = 0.4
-    told = model_files.Explanation(np.zeros((1, 1)), squares, None)
-    assert told.where == "bottom centre"
-    assert dataclasses.replace(told, squares=squares / 50).where == ""
-    monkeypatch.setattr(model_files.Model, "explain", lambda *_: told)
-    (found,) = predict(probe_file, [str(tmp_path / "images")], pictures=tmp_path, explain=True)
-    assert found["rests_on"] == "bottom centre"
-    picture = cv2.imread(found["picture"]).astype(float)
-    (plain,) = predict(probe_file, [str(tmp_path / "images")], pictures=tmp_path / "plain")
-    light = picture.mean(2) / np.maximum(cv2.imread(plain["picture"]).astype(float).mean(2), 1)
-    assert "rests_on" not in plain
-    height, width = light.shape
-    assert np.median(light[: height // 2]) == pytest.approx(0.25, abs=0.05)
-    center = light[-height // 14 - 5 : -height // 14 + 5, width // 2 - 5 : width // 2 + 5]
-    assert np.median(center) > 0.9
 
 
 @pytest.mark.parametrize("words", [(), ("--workdir=a", "--model=b")])

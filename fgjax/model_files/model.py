@@ -28,7 +28,8 @@ from fgjax.models import hub
 FORMAT = 1  # of the file; a reader refuses higher ones
 CARD, WEIGHTS = "model.json", "weights.safetensors"
 
-DECIDES = 0.01  # of a probability, or of a cosine: less is nothing that an answer rests on
+# Less is nothing that an answer rests on: of the log-odds of a class; of a cosine.
+DECIDES, DECIDES_COSINE = 0.2, 0.01
 
 AnyImage = str | pathlib.Path | bytes | Encoded | np.ndarray | Image.Image
 
@@ -38,8 +39,9 @@ class Explanation:
     """What a model's answer rests on.
 
     Attributes:
-      map: [H, W] of the image: by how much the answer gets worse where a square around the pixel
-        is hidden; below 0 where it gets better.
+      map: [H, W] of the image: by how much the log-odds of the likeliest class fall where a square
+        around the pixel is hidden, or the cosine to the whole image's embedding; below 0 where the
+        answer gets better. A sure answer's probability hardly moves; its log-odds do.
       squares: the same of each square [G, G], from which the map is interpolated.
       prediction: of the whole image; None of a model without classes, whose answer is where the
         image lies among others.
@@ -52,7 +54,7 @@ class Explanation:
     @property
     def where(self) -> str:
         """The part of the image that it rests on most, such as "top left"; "" if on no square."""
-        if self.squares.max() < DECIDES:
+        if self.squares.max() < (DECIDES_COSINE if self.prediction is None else DECIDES):
             return ""
         row, column = np.unravel_index(int(self.squares.argmax()), self.squares.shape)
         third = lambda place, count: min(3 * int(place) // count, 2)  # noqa: E731
@@ -162,10 +164,17 @@ class Model:
             (prediction,) = self.predict([pixels])
             best = int(prediction.probabilities.argmax())
             others = self.predict(hidden, batch_size=batch_size)
-            loss = prediction.probabilities[best] - [one.probabilities[best] for one in others]
+            told = [_log_odds(one.probabilities, best) for one in others]
+            loss = _log_odds(prediction.probabilities, best) - np.array(told)
         small = loss.reshape(grid, grid).astype(np.float32)
         drawn = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
         return Explanation(drawn, small, prediction)
+
+
+def _log_odds(probabilities: np.ndarray, best: int) -> float:
+    """Of one class against all others together."""
+    others = float(np.delete(probabilities, best).sum(dtype=np.float64))
+    return float(np.log(max(float(probabilities[best]), 1e-12)) - np.log(max(others, 1e-12)))
 
 
 def _hidden(pixels: np.ndarray, grid: int) -> list[np.ndarray]:

@@ -93,7 +93,7 @@ class Explanation(pydantic.BaseModel):
         default=None, alias="class", description="the likeliest class; null of a model without"
     )
     squares: list[list[float]] = pydantic.Field(
-        default=[], description="by how much its probability falls where that square is hidden"
+        default=[], description="by how much its log-odds fall where that square is hidden"
     )
     where: str = pydantic.Field(
         default="", description="where it falls most, in words; empty if it falls nowhere"
