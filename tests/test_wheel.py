@@ -113,7 +113,7 @@ def test_it_is_a_command_in_an_empty_folder(installed):
 
 def test_unknown_words_list_what_there_is(installed):
     error = installed("trian", code=2).stderr
-    known = "train, predict, search, export, study, index, learn, forget, serve, "
+    known = "train, predict, search, export, push, study, index, learn, forget, serve, "
     known += "compare, doctor, configs"
     assert f"no command 'trian'; there are {known}" in error
     error = installed("train", "--config=airplane:demo", code=2).stderr
