@@ -105,9 +105,10 @@ def command(arguments: list[str] | None = None) -> None:
     print(f"largest difference from the run on {len(images)} test images: {apart:.1e}")
     if not apart < AGREE:
         options.out.unlink()
+        (other,) = set(FORMATS) - {options.format}
         raise UserError(
-            f"the file's answers differ from the run's by {apart:.2g}, and was removed: train it "
-            "without what ONNX cannot say, or leave out --format=onnx."
+            f"the file's answers differ from the run's by {apart:.2g}, so {options.out} was "
+            f"removed: write it as {other} instead."
         )
     device = jax.devices()[0].device_kind
     for batch_size in (1, 32):

@@ -31,6 +31,13 @@ def test_hiding_what_decides_shows(shared, finished_probe, monkeypatch):
     assert np.isfinite([sure(np.array([1.0, 0.0]), 0), sure(np.array([1.0, 0.0]), 1)]).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (5, 3)])
+def test_an_image_of_fewer_pixels_than_squares_is_explained(shared, finished_probe, shape):
+    model = fgjax.load(exported(shared, finished_probe))
+    found = model.explain(np.full((*shape, 3), 90, np.uint8))
+    assert found.map.shape == shape and np.isfinite(found.squares).all()
+
+
 @pytest.mark.usefixtures("relaxed")
 def test_predict_shows_what_answers_rest_on(shared, finished_probe, tmp_path, monkeypatch):
     probe_file = exported(shared, finished_probe)

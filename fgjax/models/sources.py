@@ -86,11 +86,9 @@ def missing(source: str) -> str:
     Nothing is downloaded.
     """
     if on_hub(source):
-        return (
-            ""
-            if hub.cached(source, _FILE)
-            else f"the weights {source} are not cached and have to be downloaded."
-        )
+        if hub.cached(source, _FILE):
+            return ""
+        return f"the weights {source} are not cached and have to be downloaded."
     try:
         resolve(source)
     except UserError as error:

@@ -98,13 +98,18 @@ def confused(run: Run) -> list[dict[str, Any]]:
     stage = answers_of(run)
     if stage is None:
         return []
-    stored, name = stage.load_arrays("predictions"), run.dataset.name_of
+    stored = stage.load_arrays("predictions")
     labels = stored["labels"]
     return [
-        {"true": name(true), "other": name(other), "times": times,
-         "total": int((labels == true).sum())}
+        _pair(run, labels, true, other, times)
         for true, other, times in most_confused(stored["logits"], labels, count=PAIRS)
-    ]  # fmt: skip
+    ]
+
+
+def _pair(run: Run, labels: np.ndarray, true: int, other: int, times: int) -> dict[str, Any]:
+    name = run.dataset.name_of
+    return {"true": name(true), "other": name(other), "times": times,
+            "total": int((labels == true).sum())}  # fmt: skip
 
 
 class Answers:
@@ -136,10 +141,8 @@ class Answers:
             shown = [self._photograph(wrong, self._name(true), "the mistake")]
             if len(like):
                 shown.append(self._photograph(like[0], self._name(other), "to compare with"))
-            found.append(
-                {"true": self._name(true), "other": self._name(other), "times": times,
-                 "total": int((self.labels == true).sum()), "photographs": shown}
-            )  # fmt: skip
+            pair = _pair(self._run, self.labels, true, other, times)
+            found.append({**pair, "photographs": shown})
         return found
 
     def mistakes(self) -> list[Photograph]:
