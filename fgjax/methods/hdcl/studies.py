@@ -200,7 +200,7 @@ STUDIES = {
             *_again("HDCL", {"method.loss": "hdcl"}),
         ),
         metric="recall@1",
-        also=("map@r",),
+        also=("map@r", *_MEASURES),
         search=_BY_RATE_AND_PASSES,  # the presets' rows beside it are not searched
     ),
     "decorrelation": Study(
