@@ -226,8 +226,6 @@ def check(config: Config, devices: int) -> None:
     fine = data.dataset == "folder" or not data.annotations
     wanted = f"empty: {data.dataset} has its own; they are for dataset=folder"
     _require(fine, "data.annotations", data.annotations, wanted)
-    few = getattr(config.method, "learns_from_few", False)
-    _require(few or not data.shots, "data.shots", data.shots, "0: this method uses all images")
     if hasattr(config.method, "validate"):  # relations between its fields
         config.method.validate()
 

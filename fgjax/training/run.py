@@ -64,6 +64,13 @@ class Run:
             self.train_indices = self.train_indices[kept]
         self.stages: dict[str, Stage] = {}
 
+    @property
+    def database_indices(self) -> np.ndarray:
+        """Training images that test images may be compared with: all; of `data.shots`, those."""
+        if self.config.data.shots:
+            return self.train_indices
+        return np.arange(len(self.dataset.train))
+
     def key(self, *path: str) -> jax.Array:
         """A random key that depends on the seed and a name."""
         return jax.random.fold_in(jax.random.key(self.config.seed), _number("/".join(path)))

@@ -339,6 +339,19 @@ def test_every_switch_ends_in_a_result(config, finished_ccfr, tmp_path, changes)
         assert not np.array_equal(*kernels)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("relaxed")
+def test_images_that_shots_leave_out_are_no_neighbours(config, tmp_path):
+    changes = {"data.shots": 2, "method.regions": False, "method.rerank.top_m": 12}
+    main.run(override(config, changes), tmp_path, figures=False)
+    run = main.open_run(tmp_path)
+    assert len(ccfr.load_predictor(run).database) == 2 * 24
+    found = run.stages["rerank"].load_arrays("predictions")
+    assert set(np.unique(found["neighbour_rows"])) <= set(run.train_indices.tolist())
+    labels = run.dataset.train.labels[found["neighbour_rows"]]
+    np.testing.assert_array_equal(found["neighbour_labels"], labels)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [("scales", (0.2, 1.5), "each above 0 and at most 1"),

@@ -9,9 +9,6 @@ from fgjax import main
 from fgjax.config import check, override
 from fgjax.data.loading import Reader
 from fgjax.data.splits import few_of_each_class
-from fgjax.errors import UserError
-from fgjax.methods import probe
-from fgjax.methods.hdcl import Config as HdclConfig
 from fgjax.methods.probe import features
 from fgjax.training.run import Run
 from tests import tiny
@@ -150,11 +147,11 @@ def test_a_run_learns_from_few(data_dir, tmp_path):
     assert np.isfinite(stage["weights"]).all()
 
 
-def test_methods_that_take_all_images_refuse_shots(data_dir):
-    config = tiny.probe_config(data_dir)
-    config.data.shots = 2
+@pytest.mark.parametrize("make", [tiny.shrink, tiny.ghns_config, tiny.hdcl_config,
+                                  tiny.recognition_config, tiny.ccfr_config])  # fmt: skip
+def test_every_method_takes_few_of_each_class(make, data_dir, tiny_dataset, tmp_path):
+    config = override(make(data_dir), {"data.shots": 2})
     check(config, devices=1)
-    config.method = HdclConfig()
-    with pytest.raises(UserError, match=r"config.data.shots is 2, but must be 0"):
-        check(config, devices=1)
-    assert probe.Config().learns_from_few
+    run = Run(config, tiny_dataset, tmp_path)
+    labels = np.asarray(run.dataset.train.labels)[run.train_indices]
+    assert (np.bincount(labels)[np.unique(labels)] == 2).all()

@@ -137,8 +137,9 @@ def load_predictor(run: Run) -> RerankingPredictor:
     ranking = run.stages["rerank"]
     measured = ranking.metrics
     chosen = {name: measured[name] for name in Thresholds._fields}
-    database = normalize_rows(stage.load_arrays("features")["train"])
-    database, labels, _ = _memory(run, stage).extended(database, run.dataset.train.labels)
+    rows = run.database_indices
+    database = normalize_rows(stage.load_arrays("features")["train"][rows])
+    database, labels, _ = _memory(run, stage).extended(database, run.dataset.train.labels[rows])
     return RerankingPredictor.of(
         run,
         network=network_of(run, model, all_outputs),

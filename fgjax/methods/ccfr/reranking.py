@@ -64,18 +64,20 @@ def rerank_stage(run: Run, settings: Reranking, features: Stage) -> Stage:
     chosen, held_out = run.compute(
         lambda: choose(run, settings, stored), instead=lambda: (settings.preset, {})
     )
-    train_labels, labels = run.dataset.train.labels, run.dataset.test.labels
+    rows, labels = run.database_indices, run.dataset.test.labels
+    database, database_labels = stored["train"][rows], run.dataset.train.labels[rows]
     probabilities = softmax(stored["test_logits"])
     neighbours = run.compute(
-        lambda: find_neighbours(stored["test"], stored["train"], train_labels, count=chosen.top_m),
+        lambda: find_neighbours(stored["test"], database, database_labels, count=chosen.top_m),
         instead=lambda: no_neighbours(len(labels), chosen.top_m),
     )
+    neighbours = neighbours._replace(rows=rows[neighbours.rows])
     scores = rescore(probabilities, neighbours, **chosen._asdict(), **settings.weights)
     before, after = probabilities.argmax(1) == labels, scores.argmax(1) == labels
     classified = classification_metrics(stored["test_logits"], labels)
     found = run.compute(
         lambda: retrieval_metrics(
-            stored["test"], labels, database=stored["train"], database_labels=train_labels
+            stored["test"], labels, database=database, database_labels=database_labels
         ),
         instead=lambda: {"recall@1": 0.0, "map@r": 0.0},
     )
@@ -127,7 +129,7 @@ def choose(
         return settings.preset, {}
     if settings.thresholds == "test":
         queries, truth, logits = stored["test"], run.dataset.test.labels, stored["test_logits"]
-        rows = np.arange(len(labels))
+        rows = run.database_indices
     else:
         queries, truth, logits = stored["train"][held], labels[held], stored["train_logits"][held]
         rows = run.train_indices

@@ -3,9 +3,11 @@
 from typing import Any
 
 from fgjax.config import Row, Study
-from fgjax.methods.shared import printed
+from fgjax.methods.shared import few, printed
 
 _PAPER = printed.read(__package__)
+_LOOPS = ("classifier.epochs", "pretrain.epochs", "navigator.epochs", "explore_epochs",
+          "enhance.epochs")  # fmt: skip
 _ALONE = {"method.beside_nts": False}
 _GLOBAL = {**_ALONE, "method.regions": False}
 _COARSE = "classification_top1"  # without re-ranking
@@ -138,6 +140,7 @@ STUDIES = {
         metric=_COARSE,
         also=("top1", "retrieval_top1"),
     ),
+    "few_shot": few.few_shot("CCFR", _LOOPS),
     "frozen": Study(
         "The pyramid in the last stage",
         "Our question: trained on by the ranking loss, or left as NTS-Net's loss made it",

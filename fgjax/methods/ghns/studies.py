@@ -3,9 +3,12 @@
 from typing import Any
 
 from fgjax.config import Row, Study
-from fgjax.methods.shared import printed
+from fgjax.methods.shared import few, printed
 
 _PAPER = printed.read(__package__)
+_LOOPS = ("classifier.epochs", "grouping.warmup.epochs", "grouping.classify_epochs",
+          "grouping.group_epochs", "part_networks.epochs", "filter.epochs",
+          "parts_classifier.epochs", "image_classifiers.epochs")  # fmt: skip
 _ANNOTATED = {"method.object_windows": "annotated"}
 
 
@@ -79,6 +82,7 @@ STUDIES = {
         ),
         also=("parts_top1",),
     ),
+    "few_shot": few.few_shot("GHNS", _LOOPS),
     "negatives": Study(
         "What n⁺ is",
         "not in the paper: what filtering adds to shuffling, and shuffling to any image",

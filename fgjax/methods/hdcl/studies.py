@@ -4,9 +4,10 @@ import dataclasses
 from typing import Any
 
 from fgjax.config import Row, Search, Study
-from fgjax.methods.shared import printed
+from fgjax.methods.shared import few, printed
 
 _PAPER = printed.read(__package__)
+_LOOPS = ("start.epochs", "warmup_epochs", "embedding.epochs")
 _SOFTMAX = {"method.loss": "dgcrl"}
 # Nothing trains, so the last stage runs at the stride that ImageNet's weights were trained with.
 _SCDA = {"method.loss": "scda", "last_stride": 2}
@@ -203,6 +204,7 @@ STUDIES = {
         also=("map@r", *_MEASURES),
         search=_BY_RATE_AND_PASSES,  # the presets' rows beside it are not searched
     ),
+    "few_shot": few.few_shot("HDCL", _LOOPS, flags=("recognition",)),
     "decorrelation": Study(
         "Decorrelated centres",
         "HDCL Eq. 11, with λ = 0 and 0.1",

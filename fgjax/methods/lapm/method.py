@@ -85,11 +85,6 @@ class Config(Localization):
         positives, negatives = self.ratio.split(":")
         return int(positives), int(negatives)
 
-    @property
-    def learns_from_few(self) -> bool:
-        """Whether `data.shots` may leave out training images."""
-        return True
-
     def validate(self) -> None:
         """Refuse what cannot work."""
         if self.mixing == "none":

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from fgjax.config import Row, Study
-from fgjax.methods.shared import printed
+from fgjax.methods.shared import few, printed
 
 _PAPER = printed.read(__package__)
 
@@ -28,24 +28,6 @@ _FOUR_TIMES_THE_BATCH = {"method.margin.batch_size": lambda c: 4 * c.method.marg
 
 _LOOPS = ("classifier.epochs", "grouping.warmup.epochs", "grouping.classify_epochs",
           "grouping.group_epochs", "margin.epochs")  # fmt: skip
-_EACH = 27  # images of a class that CUB trains on, where a tenth is held out
-
-
-def _of_few(shots: int, factor: int = 1) -> dict[str, Any]:
-    """So many images of each class, and as many steps as with all."""
-
-    def epochs(name: str):
-        many = factor if name == "margin.epochs" else 1
-        return lambda config: math.ceil(many * _get(config.method, name) * _EACH / shots)
-
-    return {"data.shots": shots, **{f"method.{name}": epochs(name) for name in _LOOPS}}
-
-
-def _get(value: Any, name: str) -> Any:
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
-
 
 _BOXES = {"method.objects": "annotated"}
 
@@ -111,17 +93,13 @@ STUDIES = {
         also=("held_out_top1",),
         notes=("images_forwarded",),
     ),
-    "few_shot": Study(
-        "Images of each class, as many steps",
-        "not in the paper",
-        (
-            *(Row(f"cross-entropy, {n}",
-                  {**_CROSS_ENTROPY, **_FOUR_TIMES_THE_BATCH, **_of_few(n, 4)})
-              for n in (5, 10, 20)),
-            *(Row(f"LAPM, {n}", _of_few(n)) for n in (5, 10, 20)),
-        ),
-        also=("mean_class_accuracy",),
-        notes=("images_forwarded",),
+    "few_shot": few.few_shot(
+        "LAPM",
+        _LOOPS,
+        *(Row(f"cross-entropy, {n}",
+              {**_CROSS_ENTROPY, **_FOUR_TIMES_THE_BATCH,
+               **few.of_few(n, _LOOPS, {"margin.epochs": 4})})
+          for n in few.SHOTS),
     ),
     "diagnosis": Study(
         "Is it the data, the parts or the loss?",

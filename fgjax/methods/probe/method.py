@@ -63,11 +63,6 @@ class Config:
         return True
 
     @property
-    def learns_from_few(self) -> bool:
-        """Whether `data.shots` may leave out training images."""
-        return True
-
-    @property
     def maps_for(self) -> str:
         """What a backbone's last map is wanted for."""
         return "head=attention" if self.head == "attention" else ""
