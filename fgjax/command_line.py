@@ -4,12 +4,13 @@ import argparse
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import flags
 from ml_collections import config_flags
 
-from fgjax import config_files
+from fgjax import config_files, hosts
 from fgjax.config import Config
 from fgjax.errors import UserError
 from fgjax.training.preemption import EXIT_CODE, Preempted
@@ -137,13 +138,21 @@ def run(command: Callable[[], object]) -> None:
     """Run a command; what a person can mend is one sentence and exit code 2."""
     try:
         code = command()
+    except hosts.SharedError:  # its process says it
+        hosts.leave(2)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        hosts.leave(2)
     except Preempted as request:
-        print(request, file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        if not hosts.index():
+            print(request, file=sys.stderr)
+        hosts.leave(EXIT_CODE)
     except BrokenPipeError:  # `fgjax configs | head`
         sys.stderr.close()
         sys.exit(1)
+    except Exception:
+        if hosts.count() == 1:
+            raise
+        traceback.print_exc()
+        hosts.leave(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -87,6 +87,9 @@ class Training:
     epochs: int = within(30, 0, 1_000_000)
     batch_size: int = within(32, 1, 1_000_000)  # over all devices
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    # End with the network of the epoch that was best on held-out images, in loops that look at any;
+    # they look after every epoch then.
+    keep_best: bool = added(False, before=False)
 
     @property
     def micro_batch_size(self) -> int:

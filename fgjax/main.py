@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from fgjax import compilation, methods, models
+from fgjax import compilation, hosts, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
@@ -27,7 +27,8 @@ _PACKAGES = ("fgjax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tens
 def setup() -> None:
     """Logging to the terminal and the persistent compilation cache."""
     handler = logging.StreamHandler(sys.stderr)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    level = logging.ERROR if hosts.index() else logging.INFO  # the first process says it
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler], force=True)
     for noisy in ("absl", "jax", "orbax", "matplotlib", "grain", "httpx", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     compilation.enable_cache()
@@ -155,7 +156,8 @@ def run(
     """
     config = models.name_weights(config)
     check_values(config)
-    claim(workdir, config)
+    hosts.first(lambda: claim(workdir, config))
+    hosts.first(lambda: fetch(config))  # downloads
     dataset = fetch(config)
     where = {
         "data_dir": config.data.data_dir,
@@ -182,8 +184,8 @@ def run(
     }
     write_json(workdir / "results.json", results)
     if figures:
-        draw(context)
-        report(context, results)
+        hosts.first(lambda: draw(context))
+        hosts.first(lambda: report(context, results))
     return results
 
 
@@ -240,6 +242,7 @@ def protocol(config: Config, dataset: Dataset, context: Run) -> dict[str, Any]:
         "test_split_used_for_selection": False,
         "seed": config.seed,
         "devices": jax.device_count(),
+        **({"processes": hosts.count()} if hosts.count() > 1 else {}),
         "device_kind": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         "packages": versions,

@@ -44,9 +44,9 @@ def counting() -> Iterator[dict[str, dict[str, int]]]:
         return call
 
     def counted_batches(*arguments, **options):
-        for batch, real in evaluation_batches(*arguments, **options):
-            add("evaluated_images", images(batch, int(real.sum())))
-            yield batch, real
+        for batch, rows in evaluation_batches(*arguments, **options):
+            add("evaluated_images", images(batch, len(rows)))
+            yield batch, rows
 
     with (
         mock.patch.object(runs.Run, "stage", stage),

@@ -13,10 +13,10 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import cv2
 import grain.python as grain
-import jax
 import numpy as np
 from absl import flags
 
+from fgjax import hosts
 from fgjax.config import Augmentation, Data
 from fgjax.data import watching
 from fgjax.data.datasets import Split
@@ -318,7 +318,7 @@ def batches(
     Raises:
       UserError: as of `watching.watched`, when a batch is asked for.
     """
-    processes, process = jax.process_count(), jax.process_index()
+    processes, process = hosts.count(), hosts.index()
     local = dataset.batch(batch_size // processes)[process::processes]
     local = local[start : sys.maxsize if stop is None else stop]
     workers = data.workers if data else 0
@@ -345,21 +345,22 @@ def evaluation_batches(
     Args:
       source: a reader, for images without augmentation, or a transform of (position, index).
       indices: rows of the split.
-      batch_size: of every batch.
+      batch_size: over all processes.
 
     Yields:
-      The batch and a bool mask [B] of its real rows.
+      This process' rows of a batch, and the indices of all its real rows.
     """
     indices = np.asarray(indices)
     padded = -(-len(indices) // batch_size) * batch_size
     filled = np.concatenate([indices, np.full(padded - len(indices), indices[:1])]).astype(int)
-    dataset = grain.MapDataset.source(cast(Sequence[int], filled)).map_with_index(
-        functools.partial(_apply, transform_of(source))
+    transform, share = transform_of(source), batch_size // hosts.count()
+    places = np.arange(padded).reshape(-1, hosts.count(), share)[:, hosts.index()].ravel()
+    dataset = grain.MapDataset.source(cast(Sequence[int], places)).map(
+        lambda place: transform(int(place), int(filled[place]))
     )
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=batch_size)
-    rows = np.arange(padded).reshape(-1, batch_size)
-    for numbers, batch in zip(rows, dataset.batch(batch_size).to_iter_dataset(options)):
-        yield batch, numbers < len(indices)
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=share)
+    for number, batch in enumerate(dataset.batch(share).to_iter_dataset(options)):
+        yield batch, indices[number * batch_size : (number + 1) * batch_size]
 
 
 @dataclasses.dataclass(frozen=True)

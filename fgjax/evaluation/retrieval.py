@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float32, Int32, Integer
 
@@ -94,7 +94,7 @@ def _blocks(
     limit = max(_SCORES // (width + 2 * count), 1)
     rows = sharding.divisible(min(_QUERY_BLOCK, limit, len(queries)))
     own = np.full(len(queries), -1) if own is None else np.asarray(own)
-    step = _step(count, size)
+    step = _step(count, size, sharding.data_mesh())
     for start in range(0, len(queries), rows):
         block = queries[start : start + rows].astype(np.float32, copy=False)
         mine = own[start : start + rows].astype(np.int32)
@@ -102,12 +102,12 @@ def _blocks(
         if missing:
             block = np.pad(block, [(0, missing), (0, 0)])
         batch = (block, np.pad(mine, (0, missing)))
-        scores, indices = jax.device_get(step(*sharding.shard(batch), tiles))
+        scores, indices = sharding.fetch(step(*sharding.shard(sharding.own(batch)), tiles))
         yield scores[: rows - missing], indices[: rows - missing]
 
 
 @functools.lru_cache(maxsize=32)
-def _step(count: int, size: int):
+def _step(count: int, size: int, mesh: Mesh):
     """The compiled search of one block; a device sees its own rows alone."""
 
     def local(queries, own, tiles):
@@ -135,7 +135,7 @@ def _step(count: int, size: int):
     split, whole = PartitionSpec("data"), PartitionSpec()
     mapped = jax.shard_map(
         local,
-        mesh=sharding.data_mesh(),
+        mesh=mesh,
         in_specs=(split, split, whole),
         out_specs=(split, split),
         check_vma=False,

@@ -250,6 +250,7 @@ class DryRun(Run):
         accumulate: int,
         before_epoch: Callable[..., Any] | None = None,
         evaluator: Callable[..., Any] | None = None,
+        keep_best: bool = False,
         **others: Any,
     ) -> None:
         """What happens between the steps as `fit` does it, and the step once."""
@@ -261,7 +262,8 @@ class DryRun(Run):
         for epoch in range(epochs):
             if before_epoch is not None:
                 statistics = before_epoch(model, epoch, key)
-            if evaluator is not None and fit.looks(saving, epoch + 1, epochs):
+            looks = keep_best or fit.looks(saving, epoch + 1, epochs)
+            if evaluator is not None and looks:
                 evaluator(model, epoch + 1)
         self._in_fit = False
         self._of_epochs.clear()

@@ -1,6 +1,7 @@
 """The training loop. There is one."""
 
 import dataclasses
+import json
 import logging
 import pathlib
 import time
@@ -16,12 +17,14 @@ import numpy as np
 import optax
 from flax import nnx
 
+from fgjax import hosts
 from fgjax.config import Checkpoints as CheckpointConfig
 from fgjax.config import Data
 from fgjax.data import loading
 from fgjax.errors import UserError
 from fgjax.training import checkpoints, preemption, sharding
 from fgjax.training.logging import MetricsWriter
+from fgjax.training.stage import write_json
 from fgjax.training.step import Batch, Loss, Metrics, initial_state, make_step, variables
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ def fit(
     accumulate: int = 1,
     before_epoch: Callable[[nnx.Module, int, jax.Array], Any] | None = None,
     evaluator: Callable[[nnx.Module, int], dict[str, float]] | None = None,
+    keep_best: bool = False,
     saving: CheckpointConfig | None = None,
     writing: str = "tensorboard",
     title: str = "",
@@ -88,6 +92,8 @@ def fit(
         the epoch gets, from the parameters that are trained, not their average; they are saved,
         because in mid-epoch they cannot be recomputed.
       evaluator: `(model, epoch) -> metrics`, called every `saving.evaluate_every` epochs.
+      keep_best: with an evaluator, call it after every epoch, and end with the network of the one
+        whose first metric was highest; of equal ones the last.
       saving: when to save and to evaluate.
       writing: names of writers, as `config.writers`.
       title: for the progress bar.
@@ -118,7 +124,8 @@ def fit(
         drawn = before_epoch(model, epoch, jax.random.fold_in(key, 2**31 - 1 - epoch))
         return sharding.replicate(drawn)
 
-    store = checkpoints.Checkpoints(folder, keep=saving.keep)
+    keep_best = keep_best and evaluator is not None
+    store = checkpoints.Checkpoints(folder, keep=saving.keep, best=keep_best)
     latest = store.latest()
     step, total = latest or 0, epochs * batches.steps_per_epoch
     statistics: Any = None
@@ -141,7 +148,8 @@ def fit(
         )
     )
     pending: list[tuple[int, Metrics]] = []
-    history = _EpochClock(batches)
+    history = _EpochClock(batches, folder)
+    history.resume(step)
     with preemption.loop() as asked_to_end, closing(store), closing(writer):
         while step < total:
             epoch = step // batches.steps_per_epoch
@@ -162,20 +170,30 @@ def fit(
             ends = asked_to_end() and step < total
             if saves or ends:
                 means = _flush(pending, history, folder)
+                score = None
                 if ends_epoch:
                     means.update(history.summary())
                     done = epoch + 1
-                    if evaluator is not None and looks(saving, done, epochs):
-                        means.update(evaluator(current_model(averaged=True), done))
+                    if evaluator is not None and (keep_best or looks(saving, done, epochs)):
+                        seen = evaluator(current_model(averaged=True), done)
+                        score = next(iter(seen.values())) if keep_best else None
+                        means.update(seen)
                     writer.write(step, done, means)
+                else:
+                    history.keep(step)
                 # Last: a crash before it makes the resumed run write the epoch's metrics again.
-                store.save(step, {**state, "statistics": statistics})
+                store.save(step, {**state, "statistics": statistics}, score=score)
             if ends:
                 store.wait()
                 raise preemption.Preempted(
                     f"SIGTERM: {title or folder.name} is saved at step {step} of {total}; the "
                     "same command goes on there."
                 )
+        if keep_best and total:
+            step, best = store.restore_best({**state, "statistics": statistics})
+            log.info("%s: the best epoch on held-out images was %d of %d", title or folder.name,
+                     step // batches.steps_per_epoch, epochs)  # fmt: skip
+            state.update({name: best[name] for name in state})
     compiled = step_function.programs()
     log.debug("%s: the step was compiled %d times", title, compiled)
     checkpoints.load_model(model, variables(state))
@@ -193,10 +211,10 @@ def require_micro_batches(batch_size: int, accumulate: int) -> None:
     Raises:
       UserError: they cannot.
     """
-    if accumulate > 1 and batch_size % (accumulate * jax.device_count()):
+    if accumulate > 1 and batch_size % (accumulate * len(hosts.devices())):
         raise UserError(
             f"batches of {batch_size} cannot be cut into {accumulate} micro-batches that split "
-            f"over {jax.device_count()} device(s): choose another optimizer.accumulate."
+            f"over {len(hosts.devices())} device(s): choose another optimizer.accumulate."
         )
 
 
@@ -240,11 +258,32 @@ def _flush(pending: list[tuple[int, Metrics]], history: "_EpochClock", folder) -
 
 
 class _EpochClock:
-    """Rates and means of the running epoch."""
+    """Rates and means of the running epoch.
 
-    def __init__(self, batches: Batches):
+    What was seen of an epoch that is saved in its midst lies beside the checkpoint.
+    """
+
+    def __init__(self, batches: Batches, folder: pathlib.Path):
         self._images = batches.batch_size * batches.images_per_example
+        self._steps_per_epoch = batches.steps_per_epoch
+        self._path = folder / "checkpoints" / "epoch.json"
         self.start()
+
+    def keep(self, step: int) -> None:
+        """Write down the metrics of the epoch's steps so far."""
+        write_json(self._path, {"began": step - len(self._metrics), "metrics": self._metrics})
+
+    def resume(self, step: int) -> None:
+        """Read them, where the loop goes on in mid-epoch, at that step or an earlier one."""
+        known, done = hosts.same(self._kept), step % self._steps_per_epoch
+        if known.get("began") == step - done and len(known["metrics"]) >= done:
+            self._metrics = known["metrics"][:done]
+
+    def _kept(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
 
     def start(self) -> None:
         self._began, self._steps, self._metrics = time.monotonic(), 0, []
@@ -257,7 +296,7 @@ class _EpochClock:
         return {"images/s": f"{self._steps * self._images / seconds:.0f}"}
 
     def add(self, metrics: list[Metrics]) -> dict[str, float]:
-        self._metrics += metrics
+        self._metrics += [{name: float(value) for name, value in one.items()} for one in metrics]
         names = self._metrics[0]
         return {n: float(np.mean([m[n] for m in self._metrics])) for n in names}
 

@@ -30,7 +30,7 @@ def _forward():
 def forward(model: nnx.Module, outputs_of: OutputsOf, batch: Batch) -> Outputs:
     """`outputs_of(model, batch)` on the devices; compiled once per network and function."""
     graph, state = nnx.split(model)
-    if any(len(leaf.devices()) < jax.device_count() for leaf in jax.tree.leaves(state)):
+    if not sharding.replicated(state):
         state = sharding.replicate(state)  # a model that was just built or read: on one device
         nnx.update(model, state)
     return _forward()(graph, outputs_of, state, sharding.shard(batch))
@@ -56,9 +56,9 @@ def iterate(
     """
     size = sharding.divisible(batch_size)
     model.eval()
-    for batch, real in evaluation_batches(source, indices, batch_size=size):
-        outputs = jax.device_get(forward(model, outputs_of, batch))
-        yield {name: value[real] for name, value in outputs.items()}, batch["index"][real]
+    for batch, rows in evaluation_batches(source, indices, batch_size=size):
+        outputs = sharding.fetch(forward(model, outputs_of, batch))
+        yield {name: value[: len(rows)] for name, value in outputs.items()}, rows
 
 
 def logits_of(

@@ -6,10 +6,10 @@ import pathlib
 import time
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
+from fgjax import hosts
 from fgjax.training import writers
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class MetricsWriter:
         title: str,
         writing: str = "tensorboard",
     ):
-        self._active = jax.process_index() == 0
+        self._active = not hosts.index()
         self._bar = None
         if not self._active:
             return

@@ -4,11 +4,18 @@ While a loop runs, the signal is noticed at the end of its step, which is saved.
 process ends at once: what it was at is done anew.
 """
 
+import collections
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+import jax
+import numpy as np
+
+from fgjax import hosts
+from fgjax.training import sharding
 
 EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
 
@@ -41,9 +48,21 @@ def _notice(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def loop() -> Iterator[Callable[[], bool]]:
-    """A loop that looks by itself: gives what says whether the process was asked to end."""
+    """A loop that looks by itself: gives what says whether the process was asked to end.
+
+    Of several processes each has to look after every step; one that was asked ends all.
+    """
     before, _state.in_loop = _state.in_loop, True
+    told: collections.deque[jax.Array] = collections.deque()
+
+    def asked() -> bool:
+        if hosts.count() == 1:
+            return _state.asked
+        # All learn it at the same step, and look two steps later, so that nobody waits for it.
+        told.append(sharding.anywhere(_state.asked))
+        return len(told) > 2 and bool(np.asarray(told.popleft()))
+
     try:
-        yield lambda: _state.asked
+        yield asked
     finally:
         _state.in_loop = before

@@ -248,6 +248,7 @@ class Run:
             ema=training.optimizer.ema,
             accumulate=training.optimizer.accumulate,
             epochs=epochs,
+            keep_best=training.keep_best,
             key=self.key(*path),
             folder=stage.folder / step,
             saving=self.config.checkpoints,

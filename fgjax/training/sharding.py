@@ -4,24 +4,72 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fgjax import hosts
 
-@functools.cache
+
 def data_mesh() -> Mesh:
     """All devices of all processes on one axis `data`.
 
     The axis is Auto: with the default Explicit axes `x @ x.T`, `labels[:, None] == labels[None]`
     and `centers[labels]` fail on a sharded batch.
     """
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return _mesh(tuple(hosts.devices()))
+
+
+@functools.cache
+def _mesh(devices: tuple[Any, ...]) -> Mesh:
+    return jax.make_mesh((len(devices),), ("data",), devices=devices, axis_types=(AxisType.Auto,))
 
 
 def replicate(tree: Any) -> Any:
     """The same values on every device, in buffers of their own (so that they can be donated)."""
     sharding = NamedSharding(data_mesh(), PartitionSpec())
-    return jax.device_put(jax.tree.map(np.asarray, tree), sharding)
+    values = jax.tree.map(np.asarray, tree)
+    if hosts.count() == 1:
+        return jax.device_put(values, sharding)
+    # device_put would send everything around, to see whether all processes have the same.
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), values)
+
+
+def replicated(tree: Any) -> bool:
+    """Whether every leaf lies on all devices already."""
+    wanted = set(data_mesh().devices.flat)
+    return all(leaf.sharding.device_set == wanted for leaf in jax.tree.leaves(tree))
+
+
+def fetch(tree: Any) -> Any:
+    """Global arrays as NumPy's, whole, in every process."""
+    if hosts.count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), tree)
+
+
+def own(rows: Any) -> Any:
+    """Of arrays that have a row for each example of a whole batch, those of this process."""
+    if hosts.count() == 1:
+        return rows
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        share = len(array) // hosts.count()
+        return array[hosts.index() * share : (hosts.index() + 1) * share]
+
+    return jax.tree.map(cut, rows)
+
+
+def anywhere(flag: bool) -> jax.Array:
+    """Whether any process says so; on the devices, after the steps that are on their way."""
+    said = np.full(len(jax.local_devices()), flag)
+    return _any()(shard(said))
+
+
+@functools.cache
+def _any():
+    return jax.jit(jnp.any)
 
 
 def shard(batch: Any) -> Any:
@@ -61,5 +109,5 @@ def abstract(tree: Any, *, split: bool = False) -> Any:
 
 def divisible(batch_size: int) -> int:
     """The batch size, rounded up to a multiple of the devices."""
-    devices = jax.device_count()
+    devices = len(hosts.devices())
     return -(-batch_size // devices) * devices

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from flax import nnx
 
+from fgjax import hosts
 from fgjax.config import differences, without_added
 from fgjax.errors import UserError
 from fgjax.training import checkpoints
@@ -28,7 +29,7 @@ class Stage:
     @property
     def done(self) -> bool:
         """Whether an earlier run finished the stage."""
-        return (self.folder / "done.json").exists()
+        return hosts.same(lambda: (self.folder / "done.json").exists())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -37,22 +38,34 @@ class Stage:
 
     def begin(self, identity: dict[str, Any]) -> None:
         """Make the folder, and write down what decides the stage."""
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "stage.json", identity)
+
+        def make() -> None:
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "stage.json", identity)
+
+        hosts.first(make)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Mark the stage as done; its loop's checkpoints are not needed any more."""
-        write_json(self.folder / "done.json", metrics)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+        def end() -> None:
+            write_json(self.folder / "done.json", metrics)
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+        hosts.first(end)
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Write an artifact `name`.npz whole or not at all."""
         path = self.folder / f"{name}.npz"
-        with disk_errors(path):
-            temporary = path.with_name(f".{name}.tmp.npz")
-            np.savez(temporary, **cast(dict[str, Any], arrays))
-            temporary.replace(path)
+
+        def write() -> None:
+            with disk_errors(path):
+                temporary = path.with_name(f".{name}.tmp.npz")
+                np.savez(temporary, **cast(dict[str, Any], arrays))
+                temporary.replace(path)
+
+        hosts.first(write)
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Read an artifact."""
@@ -104,10 +117,14 @@ def changed_fields(folder: pathlib.Path, identity: Identity) -> list[str]:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a JSON file whole or not at all."""
-    with disk_errors(path):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n")
-        temporary.replace(path)
+
+    def write() -> None:
+        with disk_errors(path):
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n")
+            temporary.replace(path)
+
+    hosts.first(write)
 
 
 @contextlib.contextmanager

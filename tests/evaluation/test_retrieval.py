@@ -136,7 +136,7 @@ def test_no_device_gathers_the_scores():
     assert jax.device_count() == 4
     batch = sharding.shard((np.zeros((8, 5), np.float32), np.zeros(8, np.int32)))
     tiles = sharding.replicate(np.zeros((3, 16, 5), np.float32))
-    text = retrieval._step(6, 48).lower(*batch, tiles).compile().as_text()
+    text = retrieval._step(6, 48, sharding.data_mesh()).lower(*batch, tiles).compile().as_text()
     assert "f32[2,16]" in text  # two rows of scores a device
     for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert word not in text

@@ -56,6 +56,51 @@ def test_the_newest_stay(tmp_path, keep):
     assert steps(tmp_path) == [3, 6, 9][-keep:]
 
 
+def looking(scores):
+    """An evaluator of known scores, and what the network was when each was given."""
+    seen = []
+
+    def evaluate(model, epoch):
+        seen.append(jax.device_get(checkpoints.model_state(model)))
+        return {"held_out_top1": scores[epoch - 1], "held_out_other": -scores[epoch - 1]}
+
+    return evaluate, seen
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [((0.1, 0.7, 0.7, 0.2), 2), ((0.9, 0.1, 0.2, 0.3), 0), ((0, 0, 0, 0), 3)]
+)
+def test_the_best_epoch_is_what_a_loop_ends_with(tmp_path, scores, best):
+    """Of equal ones the last; it is kept, however many newer ones there are."""
+    evaluate, seen = looking(scores)
+    saving = Checkpoints(keep=1, evaluate_every=0)
+    trained = train(tmp_path, epochs=4, evaluator=evaluate, keep_best=True, saving=saving)
+    assert_same(trained, seen[best])
+    assert steps(tmp_path) == sorted({3 * (best + 1), 12})
+    last = train(tmp_path / "last", epochs=4, evaluator=looking(scores)[0], saving=saving)
+    assert_same(last, seen[3])
+
+
+def test_the_best_epoch_is_found_again_after_an_interruption(tmp_path):
+    evaluate, seen = looking((0.9, 0.1, 0.2, 0.3))
+    options = {"evaluator": evaluate, "keep_best": True}
+    stopped(tmp_path, **options)
+    assert steps(tmp_path) == [3, 6, 9]
+    trained = train(tmp_path, epochs=4, before_epoch=interrupting(-1), **options)
+    assert_same(trained, seen[0])
+    damaged = tmp_path / "other"
+    stopped(damaged, **options)
+    change_a_byte(damaged, 3)
+    with pytest.raises(UserError, match=r"best checkpoint in .* of step 3, is damaged: remove"):
+        train(damaged, epochs=4, before_epoch=interrupting(-1), **options)
+
+
+def test_a_loop_without_held_out_images_ends_with_its_last_epoch(tmp_path):
+    one = train(tmp_path / "one", epochs=2, keep_best=True)
+    other = train(tmp_path / "other", epochs=2)
+    assert_same(one, other)
+
+
 @pytest.mark.parametrize("damage", [truncate, change_a_byte, remove_a_file])
 def test_of_a_damaged_one_the_one_before_is_taken(tmp_path, damage, caplog):
     whole = go_on(tmp_path / "a")

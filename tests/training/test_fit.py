@@ -138,6 +138,8 @@ def test_resuming_in_mid_epoch_keeps_its_statistics(tmp_path):
         fit.loading.batches = saved
     assert calls[-2:] == [4, 5]  # it went on where it had stopped
     assert_same(whole, found)
+    means = [[line["loss"] for line in read_metrics(tmp_path / name)] for name in "ab"]
+    assert means[0] == means[1]  # of the cut epoch, too, of all its steps
 
 
 def test_a_finished_stage_is_left_as_it_is(tmp_path):

@@ -5,7 +5,9 @@ heads, seeds and few-shot runs find them there, and a dataset that grew pays for
 alone.
 """
 
+import base64
 import dataclasses
+import functools
 import hashlib
 import logging
 import pathlib
@@ -14,6 +16,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from fgjax import hosts
 from fgjax.data.datasets.base import data_root
 from fgjax.data.loading import Example, Reader, generator
 from fgjax.errors import UserError
@@ -45,14 +48,24 @@ def unit_features(
     table = run.compute(lambda: Table(folder_of(run, model, reader, view)), instead=Unkept)
     found = table.rows(digests)
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
-    missing = np.array(sorted(row for digest, row in first.items() if digest not in found), int)
+    lacking = np.zeros(count, bool)
+    lacking[[row for digest, row in first.items() if digest not in found]] = True
+    missing = np.flatnonzero(_anywhere(lacking))
     source = AugmentedView(reader, view, tuple(digests)) if view else reader
     for begin in range(0, len(missing), _KEPT_TOGETHER):
         rows = missing[begin : begin + _KEPT_TOGETHER]
         made = embeddings_of(run, model, Embed(), source, rows, batch_size=batch_size)
-        table.keep(made, [Entry(split.filenames[row], digests[row]) for row in rows])
+        entries = [Entry(split.filenames[row], digests[row]) for row in rows]
+        hosts.first(functools.partial(table.keep, made, entries))
         found |= {digests[row]: vector for row, vector in zip(rows, made, strict=True)}
     return np.stack([found[digest] for digest in digests])
+
+
+def _anywhere(rows: np.ndarray) -> np.ndarray:
+    """Whether any process says so [N]: they make features together, and have disks of their own."""
+    said = hosts.everyone(base64.b64encode(np.packbits(rows).tobytes()).decode())
+    packed = [np.frombuffer(base64.b64decode(one), np.uint8) for one in said]
+    return np.unpackbits(np.bitwise_or.reduce(packed), count=len(rows)).astype(bool)
 
 
 @dataclasses.dataclass(frozen=True)

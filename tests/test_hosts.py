@@ -1,0 +1,182 @@
+"""Several processes train as one does: every stage of every method, with what happens to them."""
+
+import json
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fgjax.training.preemption import EXIT_CODE
+from tests import finished
+from tests.test_devices import TOLERANCE, losses
+
+pytestmark = pytest.mark.slow
+
+_RUN = """
+import pathlib, sys
+import jax
+name, data_dir, workdir, devices = sys.argv[1:5]
+jax.config.update("jax_num_cpu_devices", int(devices))
+from fgjax import command_line, hosts, main
+from fgjax.config import override
+from fgjax.training import preemption
+from tests import tiny
+
+def run():
+    hosts.join(sys.argv[5], int(sys.argv[6]), int(sys.argv[7]))
+    main.setup()
+    preemption.install()
+    config = {"lapm": tiny.shrink}.get(name) or getattr(tiny, f"{name}_config")
+    config = override(config(data_dir), dict(word.split("=") for word in sys.argv[8:]))
+    main.run(config, pathlib.Path(workdir), figures=name == "lapm")
+
+command_line.run(run)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def start(words, processes: int, *last: str, environment, logs: pathlib.Path):
+    """Each process in the background, with what it says in a file of its own."""
+    logs.mkdir(exist_ok=True)
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, words), address, str(processes), str(k), *last],
+            cwd=finished.ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=open(logs / f"{k}.txt", "w"),
+        )
+        for k in range(processes)
+    ]  # fmt: skip
+
+
+def end(started, logs: pathlib.Path, code: int = 0) -> list[str]:
+    """What they said; all of them must end with that code."""
+    try:
+        codes = [process.wait(400) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    said = [(logs / f"{k}.txt").read_text() for k in range(len(started))]
+    assert codes == [code] * len(started), "\n".join(text[-2000:] for text in said)
+    return said
+
+
+@pytest.fixture
+def environment(shared, data_dir):
+    """No proxy: gloo's ranks look for each other at addresses of their own."""
+    given = finished.environment(data_dir, shared, XLA_FLAGS=finished.HASTY)
+    return {name: value for name, value in given.items() if not name.lower().endswith("_proxy")}
+
+
+def compare(folder: pathlib.Path, wanted: pathlib.Path) -> None:
+    """Losses of every loop, and what all stages that answer say."""
+    found, expected = losses(folder), losses(wanted)
+    assert found.keys() == expected.keys()
+    for loop, values in expected.items():
+        np.testing.assert_allclose(found[loop], values, rtol=TOLERANCE, err_msg=loop)
+    for path in wanted.rglob("predictions.npz"):
+        answers = [np.load(p)["logits"] for p in (folder / path.relative_to(wanted), path)]
+        np.testing.assert_allclose(*answers, atol=20 * TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["lapm", "ghns", "hdcl", "recognition", "ccfr", "probe"])
+def test_two_processes_of_two_devices_train_as_one_of_four(
+    name, request, environment, data_dir, tmp_path
+):
+    one = request.getfixturevalue(f"finished_{name}")
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    words = ("-c", _RUN, name, data_dir, folder, 2)
+    said = end(start(words, 2, environment=environment, logs=logs), logs)
+    compare(folder, one)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["protocol"]["processes"] == 2 and results["protocol"]["devices"] == 4
+    assert "test images of" in said[0] and "test images of" not in said[1]  # the first one speaks
+
+
+def test_four_processes_train_as_one(finished_hdcl, environment, data_dir, tmp_path):
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    words = ("-c", _RUN, "hdcl", data_dir, folder, 1)
+    end(start(words, 4, environment=environment, logs=logs), logs)
+    compare(folder, finished_hdcl)
+
+
+def until(condition, seconds: float = 300) -> None:
+    stop = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < stop, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
+    asked, finished_hdcl, environment, data_dir, tmp_path
+):
+    """SIGTERM at one of them: both save the same step, and the same words go on there."""
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    words = ("-c", _RUN, "hdcl", data_dir, folder, 2)
+    saving = "checkpoints.every_steps=1"
+    both = start(words, 2, saving, environment=environment, logs=logs)
+    until(lambda: list(folder.glob("*/checkpoints/[0-9]*")))
+    both[asked].send_signal(signal.SIGTERM)
+    said = end(both, logs, EXIT_CODE)
+    assert "is saved at step" in said[0]
+    end(start(words, 2, saving, environment=environment, logs=logs), logs)
+    answers = [np.load(path / "embedding" / "predictions.npz") for path in (folder, finished_hdcl)]
+    for name in answers[1].files:
+        np.testing.assert_allclose(answers[0][name], answers[1][name], atol=20 * TOLERANCE)
+
+
+def test_where_one_is_killed_the_other_stops_and_both_go_on(
+    finished_hdcl, environment, data_dir, tmp_path
+):
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    words = ("-c", _RUN, "hdcl", data_dir, folder, 2)
+    saving = "checkpoints.every_steps=1"
+    both = start(words, 2, saving, environment=environment, logs=logs)
+    until(lambda: list(folder.glob("*/checkpoints/[0-9]*")))
+    both[1].kill()
+    began = time.monotonic()
+    try:
+        assert both[0].wait(120) != 0
+    finally:
+        both[0].kill()
+    assert time.monotonic() - began < 70  # silence of 50 seconds, and what is on its way
+    assert not (folder / "results.json").exists()
+    end(start(words, 2, saving, environment=environment, logs=logs), logs)
+    answers = [np.load(path / "embedding" / "predictions.npz") for path in (folder, finished_hdcl)]
+    for name in answers[1].files:
+        np.testing.assert_allclose(answers[0][name], answers[1][name], atol=20 * TOLERANCE)
+
+
+def test_what_the_first_one_meets_is_said_once(environment, data_dir, tmp_path):
+    """A workdir of another config: one sentence, and nobody waits for the one who said it."""
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"seed": 7}))
+    words = ("-c", _RUN, "hdcl", data_dir, folder, 2)
+    said = end(start(words, 2, environment=environment, logs=logs), logs, 2)
+    assert "holds a run of another config" in said[0] and said[0].count("error:") == 1
+    assert "error:" not in said[1] and "Traceback" not in said[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["--processes=2"], "--coordinator, --processes and --process go together"),
+     (["--coordinator=here", "--processes=2", "--process=0"], "cannot be met"),
+     (["--coordinator=127.0.0.1:1", "--processes=2", "--process=2"], "cannot be met")],
+)  # fmt: skip
+def test_words_that_meet_nobody_are_refused(words, says, environment, tmp_path):
+    words = ("train.py", finished.DEMO, f"--workdir={tmp_path / 'run'}", *words)
+    done = finished.run(*words, environment=environment, code=2)
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
