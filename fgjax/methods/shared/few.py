@@ -25,16 +25,15 @@ def of_few(
     return {"data.shots": shots, **{f"method.{name}": passes(name) for name in loops}}
 
 
-def few_shot(name: str, loops: Sequence[str], *before: Row, flags: tuple[str, ...] = ()) -> Study:
-    """A method's accuracy against the images of each class."""
+def few_shot(name: str, loops: Sequence[str], *before: Row, **options: Any) -> Study:
+    """A method's accuracy against the images of each class; options as of `Study`."""
     rows = (*before, *(Row(f"{name}, {n}", of_few(n, loops)) for n in SHOTS))
     return Study(
         "Images of each class, as many steps",
         "not in the paper",
         rows,
         also=("mean_class_accuracy",),
-        notes=("images_forwarded",),
-        flags=flags,
+        **options,
     )
 
 
