@@ -87,18 +87,15 @@ def show() -> None:
             name = next(largest(cell)[1] for cell in cells if cell)
             shown = [f"{largest(cell)[0]:.2f} GiB" if cell else "–" for cell in cells]
             print(f"| cub:{method} | {name} |", " | ".join(shown), "|")
-    print("\n| option | " + " | ".join(f"cub:{m}" for m in LOOPS) + " |\n|---|" + "---|" * len(LOOPS))
+    print("\n| option | " + " | ".join(f"cub:{m}" for m in LOOPS), "|")
+    print("|---" * (len(LOOPS) + 1) + "|")
     for option in OPTIONS:
-        cells = [found.get(f"cub:{method} | 1 | {option}") for method in LOOPS]
-        of_loop = [
-            next((s.get("peak", 0) for s in cell if s["stage"] in LOOPS[m].split(".")[1]), None)
-            or largest(cell)[0] * 2**30
-            if cell
-            else None
-            for m, cell in zip(LOOPS, cells, strict=True)
-        ]
-        shown = [f"{value / 2**30:.2f} GiB" if value else "–" for value in of_loop]
-        print(f"| {option} |", " | ".join(shown), "|")
+        cells = []
+        for method, loop in LOOPS.items():
+            stages = found.get(f"cub:{method} | 1 | {option}", [])
+            named = [s["peak"] for s in stages if s["stage"].startswith(loop.split(".")[1])]
+            cells.append(f"{max(named) / 2**30:.2f} GiB" if named else "–")
+        print(f"| {option} |", " | ".join(cells), "|")
 
 
 def main() -> None:

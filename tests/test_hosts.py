@@ -31,9 +31,9 @@ def run():
     hosts.join(sys.argv[5], int(sys.argv[6]), int(sys.argv[7]))
     main.setup()
     preemption.install()
-    config = {"lapm": tiny.shrink}.get(name) or getattr(tiny, f"{name}_config")
-    config = override(config(data_dir), dict(word.split("=") for word in sys.argv[8:]))
-    main.run(config, pathlib.Path(workdir), figures=name == "lapm")
+    config = getattr(tiny, f"{name}_config")(data_dir)
+    saving = {"checkpoints.every_steps": int(sys.argv[8])} if sys.argv[8:] else {}
+    main.run(override(config, saving), pathlib.Path(workdir), figures=False)
 
 command_line.run(run)
 """
@@ -45,18 +45,27 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def start(words, processes: int, *last: str, environment, logs: pathlib.Path):
-    """Each process in the background, with what it says in a file of its own."""
+def start(words, processes: int, *last: str, environment, logs: pathlib.Path, flags=False):
+    """Each process in the background, with what it says in a file of its own.
+
+    `flags`: whether they learn of each other as `fgjax train` is told.
+    """
     logs.mkdir(exist_ok=True)
     address = f"127.0.0.1:{free_port()}"
     return [
         subprocess.Popen(
-            [sys.executable, *map(str, words), address, str(processes), str(k), *last],
+            [sys.executable, *map(str, words), *_place(address, processes, k, flags), *last],
             cwd=finished.ROOT, env=environment, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=open(logs / f"{k}.txt", "w"),
         )
         for k in range(processes)
     ]  # fmt: skip
+
+
+def _place(address: str, processes: int, process: int, flags: bool) -> list[str]:
+    if not flags:
+        return [address, str(processes), str(process)]
+    return [f"--coordinator={address}", f"--processes={processes}", f"--process={process}"]
 
 
 def end(started, logs: pathlib.Path, code: int = 0) -> list[str]:
@@ -89,7 +98,7 @@ def compare(folder: pathlib.Path, wanted: pathlib.Path) -> None:
         np.testing.assert_allclose(*answers, atol=20 * TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["lapm", "ghns", "hdcl", "recognition", "ccfr", "probe"])
+@pytest.mark.parametrize("name", ["ghns", "hdcl", "recognition", "ccfr", "probe"])
 def test_two_processes_of_two_devices_train_as_one_of_four(
     name, request, environment, data_dir, tmp_path
 ):
@@ -101,6 +110,19 @@ def test_two_processes_of_two_devices_train_as_one_of_four(
     results = json.loads((folder / "results.json").read_text())
     assert results["protocol"]["processes"] == 2 and results["protocol"]["devices"] == 4
     assert "test images of" in said[0] and "test images of" not in said[1]  # the first one speaks
+
+
+def test_a_command_on_two_hosts_does_what_it_does_on_one(
+    finished_lapm, shared, environment, data_dir, tmp_path
+):
+    """LAPM by `fgjax train`, pictures and report included, on two devices of two processes."""
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    words = ("train.py", finished.DEMO, *finished.TINY, f"--workdir={folder}")
+    said = end(start(words, 2, environment=environment, logs=logs, flags=True), logs)
+    compare(folder, finished_lapm)
+    assert "report: " in said[0] and "report: " not in said[1]
+    for name in ("figures/mixing.webp", "report.html", "results.json", "config.json"):
+        assert (folder / name).stat().st_size > 0
 
 
 def test_four_processes_train_as_one(finished_hdcl, environment, data_dir, tmp_path):
@@ -124,13 +146,12 @@ def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
     """SIGTERM at one of them: both save the same step, and the same words go on there."""
     folder, logs = tmp_path / "run", tmp_path / "logs"
     words = ("-c", _RUN, "hdcl", data_dir, folder, 2)
-    saving = "checkpoints.every_steps=1"
-    both = start(words, 2, saving, environment=environment, logs=logs)
+    both = start(words, 2, "1", environment=environment, logs=logs)
     until(lambda: list(folder.glob("*/checkpoints/[0-9]*")))
     both[asked].send_signal(signal.SIGTERM)
     said = end(both, logs, EXIT_CODE)
     assert "is saved at step" in said[0]
-    end(start(words, 2, saving, environment=environment, logs=logs), logs)
+    end(start(words, 2, "1", environment=environment, logs=logs), logs)
     answers = [np.load(path / "embedding" / "predictions.npz") for path in (folder, finished_hdcl)]
     for name in answers[1].files:
         np.testing.assert_allclose(answers[0][name], answers[1][name], atol=20 * TOLERANCE)
@@ -141,8 +162,7 @@ def test_where_one_is_killed_the_other_stops_and_both_go_on(
 ):
     folder, logs = tmp_path / "run", tmp_path / "logs"
     words = ("-c", _RUN, "hdcl", data_dir, folder, 2)
-    saving = "checkpoints.every_steps=1"
-    both = start(words, 2, saving, environment=environment, logs=logs)
+    both = start(words, 2, "1", environment=environment, logs=logs)
     until(lambda: list(folder.glob("*/checkpoints/[0-9]*")))
     both[1].kill()
     began = time.monotonic()
@@ -152,7 +172,7 @@ def test_where_one_is_killed_the_other_stops_and_both_go_on(
         both[0].kill()
     assert time.monotonic() - began < 70  # silence of 50 seconds, and what is on its way
     assert not (folder / "results.json").exists()
-    end(start(words, 2, saving, environment=environment, logs=logs), logs)
+    end(start(words, 2, "1", environment=environment, logs=logs), logs)
     answers = [np.load(path / "embedding" / "predictions.npz") for path in (folder, finished_hdcl)]
     for name in answers[1].files:
         np.testing.assert_allclose(answers[0][name], answers[1][name], atol=20 * TOLERANCE)

@@ -1,5 +1,7 @@
 """Every row of every study, and of what it searches, is built as it would be trained."""
 
+import json
+
 import pytest
 
 from fgjax import config_files, dry_run, methods, study
@@ -49,3 +51,29 @@ def test_a_searchs_rows_are_among_them(tmp_path):
     rows = rows_of(config_files.load("aircraft:hdcl,demo"), tmp_path)
     tried = [wanted for name, wanted in rows.items() if "_search: " in name]
     assert len(tried) > 5 and all(wanted.data.held_out > 0 for wanted in tried)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", CONFIGS)
+def test_what_a_study_reads_is_what_a_run_measures(method, request):
+    """Its own measures, of all rows; what only some rows have stands beside those rows."""
+    config = config_files.load(f"aircraft:{method},demo")
+    finished = request.getfixturevalue(f"finished_{method.split(',')[-1]}")
+    results = json.loads((finished / "results.json").read_text())
+    measured = set(flatten_json(results["metrics"]))
+    for name, described in methods.studies(config).items():
+        changed = {field for row in described.rows for field in row.overrides}
+        if described.flags == tuple(method.split(",")[1:]) and "data.zero_shot" not in changed:
+            read = {described.metric, *described.also, *described.notes}
+            if not results["protocol"]["held_out_images"]:
+                read = {one for one in read if not one.startswith("held_out_")}
+            assert read <= measured, name
+
+
+def flatten_json(tree, prefix=""):
+    """Dotted names of all values."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten_json(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name

@@ -100,6 +100,7 @@ STUDIES = {
               {**_CROSS_ENTROPY, **_FOUR_TIMES_THE_BATCH,
                **few.of_few(n, _LOOPS, {"margin.epochs": 4})})
           for n in few.SHOTS),
+        notes=("images_forwarded",),
     ),
     "diagnosis": Study(
         "Is it the data, the parts or the loss?",
