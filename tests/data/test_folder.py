@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fgjax.config import Data
+from fgjax.config import Augmentation, Data
 from fgjax.data import datasets
 from fgjax.data.images import decode
+from fgjax.data.loading import Reader, batches, training_stream
 from fgjax.errors import UserError
 
 
@@ -129,6 +130,34 @@ def test_folders_that_cannot_work(tmp_path):
     fill(tmp_path / "two" / "test", classes=("ant", "wasp"))
     with pytest.raises(UserError, match=r"has the class wasp, but .* no image of it"):
         load(tmp_path / "two", tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_changes_under_a_run_ends_it(tmp_path, workers):
+    """In a sentence with its name; what was there before goes on."""
+    dataset = load(fill(tmp_path / "insects", each=2), tmp_path)
+    path = tmp_path / "insects" / dataset.train.filenames[1]
+    before = path.read_bytes()
+    reader = Reader(dataset.train, 16, Augmentation())
+    stream = training_stream(reader, np.arange(len(dataset.train)), seed=0)
+
+    def read():
+        given = batches(stream, batch_size=3, stop=1, data=Data(workers=workers))
+        return [batch["index"].tolist() for batch in given]
+
+    known = read()
+    path.write_bytes(before + b"more")
+    changed = (
+        rf"{path.name} has changed since the run began, from {len(before)} to {len(before) + 4}"
+    )
+    with pytest.raises(UserError, match=changed):
+        read()
+    assert load(tmp_path / "insects", tmp_path).fingerprint != dataset.fingerprint
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path.name} cannot be read any more \(No such file"):
+        read()
+    path.write_bytes(before)
+    assert read() == known
 
 
 def test_another_folder_is_another_config(tmp_path):

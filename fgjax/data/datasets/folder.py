@@ -29,15 +29,34 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Image files as a `Source`."""
+    """Image files as a `Source`.
+
+    Attributes:
+      paths: of the files.
+      sizes: bytes of each when the dataset was opened.
+    """
 
     paths: tuple[str, ...]
+    sizes: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": pathlib.Path(self.paths[index]).read_bytes()}
+        path, size = pathlib.Path(self.paths[index]), self.sizes[index]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read any more ({error.strerror or error}): put it back, and the "
+                "same command goes on."
+            ) from error
+        if len(data) != size:
+            raise UserError(
+                f"{path} has changed since the run began, from {size} to {len(data)} bytes: put it "
+                "back, and the same command goes on, or begin anew with another --workdir."
+            )
+        return {"image": data}
 
 
 def open_folder(
@@ -96,7 +115,7 @@ def open_folder(
     digest = hashlib.sha256()
     for split in splits.values():
         digest.update("\n".join(split.filenames).encode() + split.labels.tobytes())
-        digest.update(str([os.path.getsize(p) for p in cast(Files, split.source).paths]).encode())
+        digest.update(str(list(cast(Files, split.source).sizes)).encode())
     dataset = Dataset(
         name=f"folder-{_printable(root.absolute().name)}",
         class_names=tuple(map(_printable, names)),
@@ -170,7 +189,9 @@ def _stratified(classes: dict[str, list[str]], share: float, seed: int) -> dict[
 def _split(classes: dict[str, list[str]], names: list[str], root: pathlib.Path) -> Split:
     rows = [(label, path) for label, name in enumerate(names) for path in classes.get(name, [])]
     return Split(
-        source=Files(tuple(path for _, path in rows)),
+        source=Files(
+            tuple(path for _, path in rows), tuple(os.path.getsize(path) for _, path in rows)
+        ),
         labels=np.array([label for label, _ in rows], np.int32),
         boxes=np.full((len(rows), 4), np.nan, np.float32),
         parts=None,
