@@ -12,7 +12,7 @@ PACKAGE = ROOT / "fgjax"
 # From the ground up. A room may import those on lower floors, and itself.
 FLOORS = (
     ("errors", "own_modules", "xla_flags", "ranges"),
-    ("compilation",),
+    ("compilation", "hosts"),
     ("config", "losses", "localization", "results"),
     ("models", "data"),
     ("training",),

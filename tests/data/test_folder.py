@@ -132,7 +132,7 @@ def test_folders_that_cannot_work(tmp_path):
         load(tmp_path / "two", tmp_path)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_image_that_changes_under_a_run_ends_it(tmp_path, workers):
     """In a sentence with its name; what was there before goes on."""
     dataset = load(fill(tmp_path / "insects", each=2), tmp_path)
