@@ -10,7 +10,10 @@ import itertools
 import json
 import logging
 import os
+import re
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +28,7 @@ T = TypeVar("T")
 
 _WEEK = 7 * 24 * 3600 * 1000  # milliseconds
 _SECONDS_OF_SILENCE = 50  # after which a process counts as gone, and the others stop
+_SECONDS_TO_MEET = 240
 # The number of processes, as the launchers say it to each of them.
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -59,6 +63,9 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     Raises:
       UserError: they cannot be met.
     """
+    _check(coordinator, processes, process)
+    if coordinator is not None:
+        _reach(coordinator, listens=process == 0)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from us
     try:
         jax.distributed.initialize(
@@ -79,6 +86,42 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 def _together() -> bool:
     """Asks for no device, which would settle how many there are."""
     return jax.distributed.is_initialized() and not _State.alone
+
+
+def _check(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
+        raise UserError(
+            f"--coordinator is {coordinator!r}, but must be HOST:PORT of the first process."
+        )
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes is {processes}, but must be 1 or more.")
+    if processes is not None and process is not None and not 0 <= process < processes:
+        raise UserError(
+            f"--process is {process}, but must be in 0 … {processes - 1}: there are {processes}."
+        )
+
+
+def _reach(coordinator: str, *, listens: bool) -> None:
+    """Wait until the first process listens: JAX would end this one by a trace of its C++ instead."""
+    host, port = coordinator.rsplit(":", 1)
+    until = time.monotonic() + _SECONDS_TO_MEET
+    while True:
+        try:
+            socket.getaddrinfo(host, int(port))
+            if not listens:
+                socket.create_connection((host, int(port)), timeout=5).close()
+            return
+        except (socket.gaierror, UnicodeError, OverflowError) as error:
+            raise UserError(
+                f"--coordinator is {coordinator}, but that host or port is not known here ({error})."
+            ) from error
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UserError(
+                    f"nobody listens at {coordinator} ({error}): start the same command with "
+                    "--process=0 on that host."
+                ) from error
+            time.sleep(0.5)
 
 
 def count() -> int:

@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from fgjax import hosts
+from fgjax.errors import UserError
 from fgjax.training.preemption import EXIT_CODE
 from tests import finished
 from tests.test_devices import TOLERANCE, losses
@@ -93,9 +95,20 @@ def compare(folder: pathlib.Path, wanted: pathlib.Path) -> None:
     assert found.keys() == expected.keys()
     for loop, values in expected.items():
         np.testing.assert_allclose(found[loop], values, rtol=TOLERANCE, err_msg=loop)
-    for path in wanted.rglob("predictions.npz"):
-        answers = [np.load(p)["logits"] for p in (folder / path.relative_to(wanted), path)]
-        np.testing.assert_allclose(*answers, atol=20 * TOLERANCE)
+    for name in ("*/predictions.npz", "*/after.npz", "*/head.npz"):
+        for path in wanted.glob(name):
+            same_arrays(folder / path.relative_to(wanted), path)
+
+
+def same_arrays(*paths: pathlib.Path) -> None:
+    """Of floating point, to what another order of sums does; the others follow from them."""
+    with np.load(paths[0]) as found, np.load(paths[1]) as wanted:
+        assert found.files == wanted.files
+        for name in wanted.files:
+            if wanted[name].dtype.kind == "f":
+                np.testing.assert_allclose(
+                    found[name], wanted[name], atol=20 * TOLERANCE, err_msg=name
+                )
 
 
 @pytest.mark.parametrize("name", ["ghns", "hdcl", "recognition", "ccfr", "probe"])
@@ -152,9 +165,7 @@ def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
     said = end(both, logs, EXIT_CODE)
     assert "is saved at step" in said[0]
     end(start(words, 2, "1", environment=environment, logs=logs), logs)
-    answers = [np.load(path / "embedding" / "predictions.npz") for path in (folder, finished_hdcl)]
-    for name in answers[1].files:
-        np.testing.assert_allclose(answers[0][name], answers[1][name], atol=20 * TOLERANCE)
+    same_arrays(*(path / "embedding" / "after.npz" for path in (folder, finished_hdcl)))
 
 
 def test_where_one_is_killed_the_other_stops_and_both_go_on(
@@ -173,9 +184,7 @@ def test_where_one_is_killed_the_other_stops_and_both_go_on(
     assert time.monotonic() - began < 70  # silence of 50 seconds, and what is on its way
     assert not (folder / "results.json").exists()
     end(start(words, 2, "1", environment=environment, logs=logs), logs)
-    answers = [np.load(path / "embedding" / "predictions.npz") for path in (folder, finished_hdcl)]
-    for name in answers[1].files:
-        np.testing.assert_allclose(answers[0][name], answers[1][name], atol=20 * TOLERANCE)
+    same_arrays(*(path / "embedding" / "after.npz" for path in (folder, finished_hdcl)))
 
 
 def test_what_the_first_one_meets_is_said_once(environment, data_dir, tmp_path):
@@ -192,11 +201,20 @@ def test_what_the_first_one_meets_is_said_once(environment, data_dir, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [(["--processes=2"], "--coordinator, --processes and --process go together"),
-     (["--coordinator=here", "--processes=2", "--process=0"], "cannot be met"),
-     (["--coordinator=127.0.0.1:1", "--processes=2", "--process=2"], "cannot be met")],
+     (["--coordinator=here", "--processes=2", "--process=0"], "must be HOST:PORT"),
+     (["--coordinator=127.0.0.1:1", "--processes=2", "--process=2"], "must be in 0 … 1"),
+     (["--coordinator=127.0.0.1:1", "--processes=0", "--process=0"], "must be 1 or more"),
+     (["--coordinator=nowhere.invalid:1", "--processes=2", "--process=0"], "is not known here"),
+     (["--coordinator=127.0.0.1:99999", "--processes=2", "--process=1"], "is not known here")],
 )  # fmt: skip
 def test_words_that_meet_nobody_are_refused(words, says, environment, tmp_path):
     words = ("train.py", finished.DEMO, f"--workdir={tmp_path / 'run'}", *words)
     done = finished.run(*words, environment=environment, code=2)
     assert says in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_where_nobody_listens_a_process_says_so(monkeypatch):
+    monkeypatch.setattr(hosts, "_SECONDS_TO_MEET", 0.6)
+    with pytest.raises(UserError, match="nobody listens at 127.0.0.1:.*--process=0"):
+        hosts.join(f"127.0.0.1:{free_port()}", 2, 1)
