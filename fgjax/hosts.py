@@ -89,7 +89,8 @@ def _together() -> bool:
 
 
 def _check(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    if coordinator is not None and not re.fullmatch(r".+:[0-9]+", coordinator):
+    port = re.fullmatch(r".+:([0-9]{1,5})", coordinator or "host:1")
+    if port is None or not 1 <= int(port[1]) <= 65535:
         raise UserError(
             f"--coordinator is {coordinator!r}, but must be HOST:PORT of the first process."
         )
@@ -102,7 +103,7 @@ def _check(coordinator: str | None, processes: int | None, process: int | None) 
 
 
 def _reach(coordinator: str, *, listens: bool) -> None:
-    """Wait until the first process listens: JAX would end this one by a trace of its C++ instead."""
+    """Wait until the first process listens: JAX would end this one with a trace of its C++."""
     host, port = coordinator.rsplit(":", 1)
     until = time.monotonic() + _SECONDS_TO_MEET
     while True:
@@ -113,7 +114,7 @@ def _reach(coordinator: str, *, listens: bool) -> None:
             return
         except (socket.gaierror, UnicodeError, OverflowError) as error:
             raise UserError(
-                f"--coordinator is {coordinator}, but that host or port is not known here ({error})."
+                f"--coordinator is {coordinator}, but there is no such host or port ({error})."
             ) from error
         except OSError as error:
             if time.monotonic() > until:

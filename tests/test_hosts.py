@@ -204,8 +204,8 @@ def test_what_the_first_one_meets_is_said_once(environment, data_dir, tmp_path):
      (["--coordinator=here", "--processes=2", "--process=0"], "must be HOST:PORT"),
      (["--coordinator=127.0.0.1:1", "--processes=2", "--process=2"], "must be in 0 … 1"),
      (["--coordinator=127.0.0.1:1", "--processes=0", "--process=0"], "must be 1 or more"),
-     (["--coordinator=nowhere.invalid:1", "--processes=2", "--process=0"], "is not known here"),
-     (["--coordinator=127.0.0.1:99999", "--processes=2", "--process=1"], "is not known here")],
+     (["--coordinator=nowhere.invalid:1", "--processes=2", "--process=0"], "there is no such host"),
+     (["--coordinator=127.0.0.1:99999", "--processes=2", "--process=1"], "must be HOST:PORT")],
 )  # fmt: skip
 def test_words_that_meet_nobody_are_refused(words, says, environment, tmp_path):
     words = ("train.py", finished.DEMO, f"--workdir={tmp_path / 'run'}", *words)
@@ -216,5 +216,5 @@ def test_words_that_meet_nobody_are_refused(words, says, environment, tmp_path):
 
 def test_where_nobody_listens_a_process_says_so(monkeypatch):
     monkeypatch.setattr(hosts, "_SECONDS_TO_MEET", 0.6)
-    with pytest.raises(UserError, match="nobody listens at 127.0.0.1:.*--process=0"):
+    with pytest.raises(UserError, match=r"nobody listens at 127.0.0.1:.*--process=0"):
         hosts.join(f"127.0.0.1:{free_port()}", 2, 1)
