@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CURVES = ("choose",)
 # What stands before a row's name, by config.
-_FEW = {"cub-probe": "probe, ", "cub-lapm-small": ""}
+_FEW = {"cub-probe": "probe, ", "cub-lapm-small": "", "cub-ghns-small": "", "cub-ccfr-small": "",
+        "cub-hdcl-recognition-small": ""}  # fmt: skip
 _STYLES = {
     "probe, linear": ("o-", "#0072b2"), "probe, cosine": ("s--", "#56b4e9"),
     "probe, knn": ("^:", "#009e73"), "LAPM": ("D-", "#d55e00"),
-    "cross-entropy": ("v--", "#e69f00"),
+    "cross-entropy": ("v--", "#e69f00"), "GHNS": ("P--", "#117733"),
+    "CCFR": ("X-.", "#cc79a7"), "HDCL": ("*:", "#000000"),
 }  # fmt: skip
 _SHOTS = (1, 2, 5, 10, 20)
 # Where a method's name stands beside its point, in points of the page, so that none covers another.
