@@ -5,10 +5,10 @@ import itertools
 from unittest import mock
 
 import cv2
-import jax
 import numpy as np
 import pytest
 
+from fgjax import hosts
 from fgjax.config import Augmentation, Data
 from fgjax.data import images, loading, mixing, splits
 from fgjax.errors import UserError
@@ -54,16 +54,22 @@ def test_a_slice_is_a_resumed_run(reader):
 
 
 def test_two_processes_see_the_rows_of_one(reader):
-    whole = take(stream(reader), 3)
+    def looked():
+        return [
+            batch for batch, _ in loading.evaluation_batches(reader, np.arange(10), batch_size=4)
+        ]
+
+    whole = [*take(stream(reader), 3), *looked()]
     halves = []
     for process in range(2):
         with (
-            mock.patch.object(jax, "process_count", lambda: 2),
-            mock.patch.object(jax, "process_index", lambda p=process: p),
+            mock.patch.object(hosts, "count", lambda: 2),
+            mock.patch.object(hosts, "index", lambda p=process: p),
         ):
-            halves.append(take(stream(reader), 3))
+            halves.append([*take(stream(reader), 3), *looked()])
     joined = [
-        {name: np.concatenate([one[name], two[name]]) for name in one} for one, two in zip(*halves)
+        {name: np.concatenate([one[name], two[name]]) for name in one}
+        for one, two in zip(*halves, strict=True)
     ]
     assert_equal(whole, joined)
 
