@@ -248,8 +248,8 @@ def test_a_block_of_queries_keeps_to_its_limits(queries, block, scores, rows, mo
     monkeypatch.setattr(retrieval, "_SCORES", scores)
     seen = []
 
-    def step(count, size):
-        assert (count, size) == (3, 10)
+    def step(count, size, mesh):
+        assert (count, size, mesh.size) == (3, 10, 4)
 
         def search(given, own, tiles):
             assert tiles.shape == (2, 6, 2) and tiles.dtype == given.dtype == np.float32
