@@ -36,13 +36,13 @@ def command(arguments: list[str] | None = None) -> None:
         metavar="N",
         help="with --dry-run, for so many devices; simulated where there are fewer",
     )
-    for option, value, text in (
-        ("--coordinator", "HOST:PORT", "of several processes: where the first one listens"),
-        ("--processes", "N", "how many there are"),
-        ("--process", "K", "which of them this is, from 0 on"),
-    ):
-        kind = str if value == "HOST:PORT" else int
-        parser.add_argument(option, type=kind, metavar=value, help=text)
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="of several processes: where the first one listens",
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    parser.add_argument("--process", type=int, metavar="K", help="which of them this is, from 0 on")
     options, config = command_line.parse(parser, arguments)
     if config is None:
         raise UserError(
