@@ -6,13 +6,14 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import config_flags
 
-from fgjax import config_files, hosts
+from fgjax import config_files
 from fgjax.config import Config
-from fgjax.errors import UserError
+from fgjax.errors import SharedError, UserError
 from fgjax.training.preemption import EXIT_CODE, Preempted
 
 
@@ -138,21 +139,38 @@ def run(command: Callable[[], object]) -> None:
     """Run a command; what a person can mend is one sentence and exit code 2."""
     try:
         code = command()
-    except hosts.SharedError:  # its process says it
-        hosts.leave(2)
+    except SharedError:  # its process says it
+        _leave(2)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        hosts.leave(2)
+        _leave(2)
     except Preempted as request:
-        if not hosts.index():
-            print(request, file=sys.stderr)
-        hosts.leave(EXIT_CODE)
+        print(request, file=sys.stderr)
+        _leave(EXIT_CODE)
     except BrokenPipeError:  # `fgjax configs | head`
         sys.stderr.close()
         sys.exit(1)
     except Exception:
-        if hosts.count() == 1:
+        if not _one_of_several():
             raise
         traceback.print_exc()
-        hosts.leave(1)
+        _leave(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_of_several() -> bool:
+    """Whether other processes work on the same run; help and refusals need no JAX to know."""
+    if "jax" not in sys.modules:
+        return False
+    from fgjax import hosts
+
+    return hosts.count() > 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End, though others may be waiting."""
+    if _one_of_several():
+        from fgjax import hosts
+
+        hosts.leave(code)
+    sys.exit(code)

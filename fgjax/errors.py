@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Command lines print it without a traceback and exit with code 2.
     """
+
+
+class SharedError(UserError):
+    """One that another process of this run met, and says."""

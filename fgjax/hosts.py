@@ -8,7 +8,6 @@ of them wait for hours, while the first one downloads a dataset.
 import contextlib
 import itertools
 import json
-import logging
 import os
 import re
 import socket
@@ -20,9 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import orbax.checkpoint as ocp
 
-from fgjax.errors import UserError
-
-log = logging.getLogger(__name__)
+from fgjax.errors import SharedError, UserError
 
 T = TypeVar("T")
 
@@ -36,10 +33,6 @@ _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 class _State:
     alone = 0  # in how many `alone` blocks
     questions = itertools.count()
-
-
-class SharedError(UserError):
-    """A `UserError` that another process met, and says."""
 
 
 def expected() -> bool:

@@ -10,12 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-
-import jax
-import numpy as np
-
-from fgjax import hosts
-from fgjax.training import sharding
+from typing import Any
 
 EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on where this one stopped
 
@@ -53,14 +48,17 @@ def loop() -> Iterator[Callable[[], bool]]:
     Of several processes each has to look after every step; one that was asked ends all.
     """
     before, _state.in_loop = _state.in_loop, True
-    told: collections.deque[jax.Array] = collections.deque()
+    from fgjax import hosts  # JAX's imports take a second, and command lines read this module
+    from fgjax.training import sharding
+
+    told: collections.deque[Any] = collections.deque()
 
     def asked() -> bool:
         if hosts.count() == 1:
             return _state.asked
         # All learn it at the same step, and look two steps later, so that nobody waits for it.
         told.append(sharding.anywhere(_state.asked))
-        return len(told) > 2 and bool(np.asarray(told.popleft()))
+        return len(told) > 2 and bool(told.popleft())
 
     try:
         yield asked
