@@ -1,6 +1,7 @@
 """The command `fgjax`: its words, their help, how configs are named and overridden."""
 
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -157,3 +158,10 @@ def test_a_config_of_ones_own(parsed, tmp_path):
     config = parsed(f"--config={path}:5", "--config.data.image_size=64")
     assert (config.name, config.seed, config.data.image_size) == ("own", 5, 64)
     assert main.default_workdir(config) == pathlib.Path("runs/own")
+
+
+def test_help_and_refusals_load_no_jax():
+    """Its imports take a second."""
+    code = "import sys, fgjax.cli; print([m for m in ('jax', 'orbax') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
