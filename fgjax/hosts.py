@@ -26,6 +26,7 @@ T = TypeVar("T")
 _WEEK = 7 * 24 * 3600 * 1000  # milliseconds
 _SECONDS_OF_SILENCE = 50  # after which a process counts as gone, and the others stop
 _SECONDS_TO_MEET = 240
+_SECONDS_TO_HEAR = 3.0
 # The number of processes, as the launchers say it to each of them.
 _LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
@@ -201,6 +202,8 @@ def leave(code: int) -> NoReturn:
     An orderly end would wait for them in turn. They see that it is gone, and stop.
     """
     if count() > 1 and code:
+        if not index():  # others hear through this process what happened: it goes last
+            time.sleep(_SECONDS_TO_HEAR)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
