@@ -392,9 +392,8 @@ def test_what_does_not_fit_the_data_is_said_before_training(config, tmp_path, ch
 
 def test_every_row_of_every_study_is_a_valid_config(config):
     found = methods.studies(config)
-    assert set(found) == {
-        "run", "boxes", "table2", "table3", "table4", "figure6", "figure6b", "frozen", "levers",
-    }  # fmt: skip
+    assert set(found) == {"run", "boxes", "table2", "table3", "table4", "figure6", "figure6b",
+                          "frozen", "few_shot", "levers"}  # fmt: skip
     for study in found.values():
         for row in study.rows:
             check(override(config, row.overrides), devices=4)
