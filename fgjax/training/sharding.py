@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fgjax import hosts
+from fgjax import compilation, hosts
 
 
 def data_mesh() -> Mesh:
@@ -69,7 +69,7 @@ def anywhere(flag: bool) -> jax.Array:
 
 @functools.cache
 def _any():
-    return jax.jit(jnp.any)
+    return compilation.jit(jnp.any)
 
 
 def shard(batch: Any) -> Any:
