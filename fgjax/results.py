@@ -171,13 +171,13 @@ def where_measured(protocol: dict[str, Any]) -> dict[str, str]:
     return {
         "dataset": protocol["dataset"],
         "dataset_fingerprint": protocol["dataset_fingerprint"],
-        "device": f"{protocol['devices']} × {_device(protocol['device_kind'])}",
+        "device": f"{protocol['devices']} × {device_name(protocol['device_kind'])}",
         "versions": "; ".join(versions),
         "commit": commit(),
     }
 
 
-def _device(kind: str) -> str:
+def device_name(kind: str) -> str:
     """The accelerator's name, or the processor's with the cores that this process may use."""
     if kind != "cpu":
         return kind

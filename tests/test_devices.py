@@ -73,7 +73,6 @@ def test_a_run_that_four_devices_began_is_ended_by_one(finished_lapm, shared, da
     assert process.wait(60) == EXIT_CODE
     assert not (folder / "results.json").exists()
     finished.run("train.py", *words, environment=on(1, data_dir, shared))
-    # Of the loop that was cut, metrics.jsonl has the mean of the steps after the cut alone.
     margin, wanted = losses(folder)["margin"], losses(finished_lapm)["margin"]
     np.testing.assert_allclose(margin, wanted, rtol=TOLERANCE)
     answers = [folder / "margin" / "predictions.npz", finished_lapm / "margin" / "predictions.npz"]

@@ -165,6 +165,37 @@ def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
     )
 
 
+@pytest.mark.parametrize("name", ["lapm", "ghns", "hdcl", "recognition", "ccfr"])
+def test_killed_in_every_loop_they_end_where_one_does(
+    name, request, environment, data_dir, tmp_path
+):
+    """SIGKILL to both after the first step of each loop, and once more the same words."""
+    one = request.getfixturevalue(f"finished_{name}")
+    folder, logs = tmp_path / "run", tmp_path / "logs"
+    words, last = ("-c", _RUN, name, data_dir, folder, 2), ("1",)
+    if name == "lapm":
+        words = ("train.py", finished.DEMO, *finished.TINY, f"--workdir={folder}")
+        last = ("--config.checkpoints.every_steps=1",)
+    killed: set[str] = set()
+
+    def begun() -> set[str]:
+        saved = folder.rglob("checkpoints/[0-9]*")
+        return {str(path.parents[1].relative_to(folder)) for path in saved} - killed
+
+    while True:
+        both = start(words, 2, *last, environment=environment, logs=logs, flags=name == "lapm")
+        until(lambda both=both: begun() or any(one.poll() is not None for one in both))
+        if not begun():
+            break
+        killed |= begun()
+        for process in both:
+            process.kill()
+            process.wait()
+    end(both, logs)
+    compare(folder, one)
+    assert killed == losses(one).keys()
+
+
 def test_where_one_is_killed_the_other_stops_and_both_go_on(
     finished_hdcl, environment, data_dir, tmp_path
 ):

@@ -215,8 +215,8 @@ CASES = {
     ),
 }  # fmt: skip
 
-APART = {"nearest", "retrieval_metrics", "rerank", "anchors", "nms", "crop_and_resize", "peaks",
-         "part_centers", "refined_centers", "softmax", "largest_region"}  # fmt: skip
+APART = {"nearest", "blocks", "retrieval_metrics", "rerank", "anchors", "nms", "crop_and_resize",
+         "peaks", "part_centers", "refined_centers", "softmax", "largest_region"}  # fmt: skip
 # No program of XLA is in these; what they call is tested by itself.
 BY_NUMPY = {
     "accuracies", "anchors", "area", "around", "cam_box", "centers", "class_similarities",

@@ -1,7 +1,8 @@
 """Exact nearest neighbours by blocks, and the measures of a retrieval.
 
 The whole N × N table of similarities exists nowhere: queries come in blocks, split over the devices
-by rows, and each meets the database block by block with a running list of its best matches.
+by rows, and each meets the database block by block with a running list of its best matches. Where
+the devices are the host's own cores, `host_search` does it.
 """
 
 import functools
@@ -14,8 +15,9 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Float32, Int32, Integer
 
-from fgjax import compilation
+from fgjax import compilation, hosts
 from fgjax.errors import UserError
+from fgjax.evaluation import host_search
 from fgjax.training import sharding
 
 _DATABASE_BLOCK = 8192
@@ -84,6 +86,23 @@ def _blocks(
         )
     if count < 1:
         raise UserError(f"{count} nearest neighbours were asked for, but at least 1 is needed.")
+    own = np.full(len(queries), -1) if own is None else np.asarray(own)
+    search = host_search.blocks if _on_host() else _on_devices
+    return search(queries, database, count, own)
+
+
+def _on_host() -> bool:
+    """Whether devices would only be another name for this process's cores."""
+    return jax.default_backend() == "cpu" and hosts.count() == 1
+
+
+def _on_devices(
+    queries: Float[np.ndarray, "Q D"],
+    database: Float[np.ndarray, "N D"],
+    count: int,
+    own: Integer[np.ndarray, " Q"],
+) -> Iterator[tuple[Float32[np.ndarray, "B {count}"], Int32[np.ndarray, "B {count}"]]]:
+    """`_blocks` by JAX."""
     size, depth = database.shape
     width = min(_DATABASE_BLOCK, size)
     padded = -(-size // width) * width
@@ -93,7 +112,6 @@ def _blocks(
     tiles = sharding.replicate(tiles.reshape(-1, width, depth))
     limit = max(_SCORES // (width + 2 * count), 1)
     rows = sharding.divisible(min(_QUERY_BLOCK, limit, len(queries)))
-    own = np.full(len(queries), -1) if own is None else np.asarray(own)
     step = _step(count, size, sharding.data_mesh())
     for start in range(0, len(queries), rows):
         block = queries[start : start + rows].astype(np.float32, copy=False)

@@ -5,15 +5,27 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fgjax.errors import UserError
-from fgjax.evaluation import nearest, ranked_metrics, retrieval, retrieval_metrics
+from fgjax.evaluation import host_search, nearest, ranked_metrics, retrieval, retrieval_metrics
 from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.training import sharding
 
 KS = {"recall_ks": (1, 2, 4), "precision_ks": (1, 3), "map_ks": (1, 3)}
+
+
+@pytest.fixture(params=["host", "devices"], autouse=True)
+def where(request, monkeypatch):
+    """Each test here is passed by both searches."""
+    monkeypatch.setattr(retrieval, "_on_host", lambda: request.param == "host")
+    return request.param
+
+
+both = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def brute_force(queries, labels, database=None, database_labels=None, ks=KS):
@@ -43,7 +55,7 @@ def brute_force(queries, labels, database=None, database_labels=None, ks=KS):
     return totals
 
 
-@settings(max_examples=20, deadline=None)
+@both
 @given(
     seed=st.integers(0, 10**6), size=st.integers(2, 40), classes=st.integers(1, 6),
     coarse=st.booleans(),
@@ -108,6 +120,7 @@ def test_a_lone_query_is_counted_and_scores_nothing():
 
 def test_ties_go_to_the_lower_index_across_blocks(monkeypatch):
     monkeypatch.setattr(retrieval, "_DATABASE_BLOCK", 4)
+    monkeypatch.setattr(host_search, "_TILE", 4)
     database = np.tile(np.eye(2, dtype=np.float32), (8, 1))
     scores, indices = nearest(database[:2], database, count=5, own=np.array([4, 3]))
     np.testing.assert_array_equal(indices, [[0, 2, 6, 8, 10], [1, 5, 7, 9, 11]])
@@ -120,6 +133,8 @@ def test_blocks_change_nothing(monkeypatch):
     whole = nearest(queries, database, count=7)
     monkeypatch.setattr(retrieval, "_DATABASE_BLOCK", 16)
     monkeypatch.setattr(retrieval, "_QUERY_BLOCK", 8)
+    monkeypatch.setattr(host_search, "_TILE", 16)
+    monkeypatch.setattr(host_search, "_QUERIES", 8)
     for one, other in zip(whole, nearest(queries, database, count=7)):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
@@ -243,6 +258,7 @@ def test_a_database_without_anything_relevant():
     ],
 )
 def test_a_block_of_queries_keeps_to_its_limits(queries, block, scores, rows, monkeypatch):
+    monkeypatch.setattr(retrieval, "_on_host", lambda: False)
     monkeypatch.setattr(retrieval, "_DATABASE_BLOCK", 6)
     monkeypatch.setattr(retrieval, "_QUERY_BLOCK", block)
     monkeypatch.setattr(retrieval, "_SCORES", scores)

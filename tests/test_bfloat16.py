@@ -1,0 +1,44 @@
+"""bfloat16 beside float32: an epoch of every loop of each demo, with its own network and size."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests import finished
+from tests.test_devices import losses
+
+pytestmark = pytest.mark.slow
+
+# A stage begins with what the one before left, so that the last ones differ most.
+TOLERANCE = 0.05
+
+_RUN = """
+import pathlib, sys
+from fgjax import config_files, main
+from fgjax.config import override
+from tests import fuzzing
+main.setup()
+config = config_files.load(f"aircraft:{sys.argv[1]},demo")
+loops = [name for name, *_ in fuzzing.fields(config) if name.rsplit(".", 1)[-1] in fuzzing.OFTEN]
+once = {name: 0 if name == "method.explore_epochs" else 1 for name in loops}
+few = {"data.dataset": "synthetic_aircraft/12", "data.data_dir": sys.argv[2], "data.workers": 0}
+config = override(config, {**once, **few, "dtype": sys.argv[3]})
+main.run(config, pathlib.Path(sys.argv[4]), figures=False)
+"""
+
+
+@pytest.mark.parametrize("method", ["lapm", "ghns", "hdcl", "ccfr", "probe"])
+def test_an_epoch_of_each_demo(method, data_dir, tmp_path):
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        words = ("-c", _RUN, method, data_dir, dtype, tmp_path / dtype)
+        finished.run(*words, environment=finished.environment(data_dir, tmp_path))
+        found[dtype] = losses(tmp_path / dtype)
+    narrow, wanted = found["bfloat16"], found["float32"]
+    assert narrow.keys() == wanted.keys()
+    for loop, values in wanted.items():
+        np.testing.assert_allclose(narrow[loop], values, rtol=TOLERANCE, err_msg=loop)
+    assert narrow != wanted or not wanted
+    scores = [json.loads((tmp_path / dtype / "results.json").read_text()) for dtype in found]
+    assert scores[0]["metrics"].keys() == scores[1]["metrics"].keys()
