@@ -16,7 +16,6 @@ from fgjax.losses.in_batch import (
     contrastive_loss,
     histogram_loss,
     lifted_structure_loss,
-    n_pairs_loss,
     pddm_quadruplet_loss,
 )
 from fgjax.losses.margin import (
@@ -29,6 +28,7 @@ from fgjax.losses.margin import (
     pairwise_margin_loss,
     positive_relationship,
 )
+from fgjax.losses.n_pairs import n_pairs_loss
 from fgjax.losses.parts import part_distance, part_diversity
 from fgjax.losses.proxy import proxy_anchor_loss
 from fgjax.losses.ranking import ranking_loss

@@ -214,52 +214,6 @@ def lifted_structure_loss(
     return 0.5 * common.masked_mean(jnp.square(jnp.where(valid, terms, 0)), valid)
 
 
-def n_pairs_loss(
-    embeddings: Float[ArrayLike, "B D"],
-    labels: Integer[ArrayLike, " B"],
-    *,
-    l2_weight: float = 0.002,
-) -> Float[jax.Array, ""]:
-    """N-pairs loss, one pair per class (HDCL Table 1; Sohn 2016).
-
-    Mean softmax cross-entropy of aᵢ · pₖ over the pairs' positives pₖ, with target k = i, plus
-    ¼ λ (mean ‖a‖² + mean ‖p‖²). A class's first row in the batch is its anchor a, its second the
-    positive p; further rows and classes with a single row take no part.
-
-    Args:
-      embeddings: not normalised in the method.
-      labels: classes of the rows.
-      l2_weight: λ, not negative.
-
-    Returns:
-      At least 0.
-
-    Raises:
-      ValueError: shapes do not fit, labels are not integers, or the weight is negative.
-
-    >>> x = jnp.zeros((4, 2))
-    >>> round(float(n_pairs_loss(x, jnp.array([0, 0, 1, 1]))), 4)
-    0.6931
-    """
-    embeddings, labels = _checked("n_pairs_loss", embeddings, labels)
-    common.check_not_negative("n_pairs_loss", l2_weight=l2_weight)
-    same = labels[:, None] == labels[None]
-    later = jnp.triu(same, k=1)
-    is_anchor = ~jnp.any(jnp.tril(same, k=-1), axis=1) & jnp.any(later, axis=1)
-    slots = max(len(labels) // 2, 1)  # there cannot be more pairs
-    rows = jnp.nonzero(is_anchor, size=slots, fill_value=0)[0]
-    valid = jnp.arange(slots) < jnp.sum(is_anchor)
-    anchors = embeddings[rows]
-    positives = embeddings[jnp.argmax(later[rows], axis=1)]
-    logits = jnp.matmul(anchors, positives.T, precision=jax.lax.Precision.HIGHEST)
-    own = jnp.diagonal(logits)
-    # Empty slots see themselves alone, so that no row is all −∞.
-    columns = valid[None] | jnp.eye(slots, dtype=bool)
-    normaliser = jax.nn.logsumexp(jnp.where(columns, logits, -jnp.inf), axis=1)
-    norms = jnp.sum(jnp.square(anchors), axis=1) + jnp.sum(jnp.square(positives), axis=1)
-    return common.masked_mean(normaliser - own + 0.25 * l2_weight * norms, valid)
-
-
 def _cosines(embeddings: Float[jax.Array, "B D"]) -> Float[jax.Array, "B B"]:
     unit = common.normalize(embeddings)
     return jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
