@@ -1,4 +1,4 @@
-"""bfloat16 beside float32: an epoch of every loop of each demo, with its own network and size."""
+"""bfloat16 beside float32: an epoch of every loop of each demo, with the demo's own network."""
 
 import json
 
@@ -22,18 +22,20 @@ main.setup()
 config = config_files.load(f"aircraft:{sys.argv[1]},demo")
 loops = [name for name, *_ in fuzzing.fields(config) if name.rsplit(".", 1)[-1] in fuzzing.OFTEN]
 once = {name: 0 if name == "method.explore_epochs" else 1 for name in loops}
-few = {"data.dataset": "synthetic_aircraft/12", "data.data_dir": sys.argv[2], "data.workers": 0}
+few = {"data.dataset": "synthetic_aircraft/6", "data.data_dir": sys.argv[2], "data.workers": 0,
+       "data.image_size": 48}
 config = override(config, {**once, **few, "dtype": sys.argv[3]})
 main.run(config, pathlib.Path(sys.argv[4]), figures=False)
 """
 
 
 @pytest.mark.parametrize("method", ["lapm", "ghns", "hdcl", "ccfr", "probe"])
-def test_an_epoch_of_each_demo(method, data_dir, tmp_path):
+def test_an_epoch_of_each_demo(method, shared, data_dir, tmp_path):
     found = {}
     for dtype in ("float32", "bfloat16"):
         words = ("-c", _RUN, method, data_dir, dtype, tmp_path / dtype)
-        finished.run(*words, environment=finished.environment(data_dir, tmp_path))
+        environment = finished.environment(data_dir, shared, XLA_FLAGS=finished.HASTY)
+        finished.run(*words, environment=environment)
         found[dtype] = losses(tmp_path / dtype)
     narrow, wanted = found["bfloat16"], found["float32"]
     assert narrow.keys() == wanted.keys()

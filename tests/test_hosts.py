@@ -179,8 +179,11 @@ def test_killed_in_every_loop_they_end_where_one_does(
     killed: set[str] = set()
 
     def begun() -> set[str]:
-        saved = folder.rglob("checkpoints/[0-9]*")
-        return {str(path.parents[1].relative_to(folder)) for path in saved} - killed
+        try:
+            found = [list(folder.glob(f"{at}/checkpoints/[0-9]*")) for at in ("*", "*/*")]
+        except FileNotFoundError:  # a loop that ends takes its checkpoints away
+            return set()
+        return {str(path.parents[1].relative_to(folder)) for path in sum(found, [])} - killed
 
     while True:
         both = start(words, 2, *last, environment=environment, logs=logs, flags=name == "lapm")
