@@ -172,25 +172,31 @@ def test_killed_in_every_loop_they_end_where_one_does(
     """SIGKILL to both after the first step of each loop, and once more the same words."""
     one = request.getfixturevalue(f"finished_{name}")
     folder, logs = tmp_path / "run", tmp_path / "logs"
-    words, last = ("-c", _RUN, name, data_dir, folder, 2), ("1",)
-    if name == "lapm":
+    words, last, flags = ("-c", _RUN, name, data_dir, folder, 2), ("1",), name == "lapm"
+    if flags:
         words = ("train.py", finished.DEMO, *finished.TINY, f"--workdir={folder}")
         last = ("--config.checkpoints.every_steps=1",)
     killed: set[str] = set()
 
     def begun() -> set[str]:
         try:
-            found = [list(folder.glob(f"{at}/checkpoints/[0-9]*")) for at in ("*", "*/*")]
+            folders = [p for at in ("*", "*/*") for p in folder.glob(f"{at}/checkpoints")]
+            saved = [path for path in folders if list(path.glob("[0-9]*"))]
         except FileNotFoundError:  # a loop that ends takes its checkpoints away
             return set()
-        return {str(path.parents[1].relative_to(folder)) for path in sum(found, [])} - killed
+        return {str(path.parent.relative_to(folder)) for path in saved} - killed
 
     while True:
-        both = start(words, 2, *last, environment=environment, logs=logs, flags=name == "lapm")
-        until(lambda both=both: begun() or any(one.poll() is not None for one in both))
-        if not begun():
+        both, new = start(words, 2, *last, environment=environment, logs=logs, flags=flags), set()
+
+        def moved(both=both, new=new) -> bool:
+            new |= begun()
+            return bool(new) or any(process.poll() is not None for process in both)
+
+        until(moved)
+        if not new:
             break
-        killed |= begun()
+        killed |= new
         for process in both:
             process.kill()
             process.wait()
