@@ -38,7 +38,8 @@ def make_step(*arguments, **options):
     return first
 
 fit.make_step = make_step
-cli.main(sys.argv[2:])
+sys.argv = ["fgjax", *sys.argv[2:]]
+cli.main()
 """
 
 

@@ -4,8 +4,8 @@ XLA's products on CPUs are slower than a BLAS, and its `top_k` sorts what a thre
 Rows that search each other need half of the products: what two of them have in common is one score.
 """
 
-import collections
 import concurrent.futures
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,7 +16,6 @@ Matches = tuple[Float32[np.ndarray, "B K"], Int32[np.ndarray, "B K"]]
 _QUERIES = 1024
 _TILE = 8192
 _GROUPS = 8  # of columns, for each match that is wanted
-_THREADS = 2  # one multiplies while the other chooses
 _ROOM = 2**25  # entries of scores and lists that there may be at once
 
 
@@ -37,21 +36,49 @@ def blocks(
     database = database.astype(np.float32, copy=False)
     width = min(_TILE, len(database))
     rows = min(_QUERIES, max(_ROOM // (width + 2 * count), 1))
-    if _is_same(queries, database) and 2 * count * len(database) <= _ROOM:
-        itself = np.array_equal(own, np.arange(len(queries)))
-        if itself or (own < 0).all():
-            yield from _Mutual(database, count, itself).blocks(min(rows, width), width)
-            return
-    waiting: collections.deque = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+    with _Rooms(rows * width) as rooms:
+        if _is_same(queries, database) and 2 * count * len(database) <= _ROOM:
+            itself = np.array_equal(own, np.arange(len(queries)))
+            if itself or (own < 0).all():
+                yield from _Mutual(database, count, itself).blocks(min(rows, width), width, rooms)
+                return
         for start in range(0, len(queries), rows):
             block = queries[start : start + rows].astype(np.float32, copy=False)
-            mine = own[start : start + rows]
-            waiting.append(pool.submit(_search, block, database, width, count, mine))
-            if len(waiting) > _THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            yield _search(block, database, width, count, own[start : start + rows], rooms)
+
+
+class _Rooms:
+    """Two rooms for scores: while products fill one, a thread chooses among those in the other."""
+
+    def __init__(self, entries: int):
+        self._rooms = [np.empty(entries, np.float32) for _ in range(2)]
+        self._chosen: list[concurrent.futures.Future | None] = [None, None]
+        self._chooser = concurrent.futures.ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_Rooms":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._chooser.shutdown()
+
+    def put(self, rows: np.ndarray, tile: np.ndarray, choose: Callable[[np.ndarray], None]) -> None:
+        """`choose(rows @ tile.T)`, one after the other, each while the next product is computed."""
+        self._wait_for(0)
+        shape = len(rows), len(tile)
+        room = self._rooms[0][: shape[0] * shape[1]].reshape(shape)
+        self._chosen[0] = self._chooser.submit(choose, np.matmul(rows, tile.T, out=room))
+        self._rooms.reverse()
+        self._chosen.reverse()
+
+    def wait(self) -> None:
+        """Until all is chosen."""
+        self._wait_for(0)
+        self._wait_for(1)
+
+    def _wait_for(self, place: int) -> None:
+        chosen = self._chosen[place]
+        if chosen is not None:
+            chosen.result()
 
 
 def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -65,18 +92,26 @@ def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _search(
-    queries: np.ndarray, database: np.ndarray, width: int, count: int, own: np.ndarray
+    queries: np.ndarray,
+    database: np.ndarray,
+    width: int,
+    count: int,
+    own: np.ndarray,
+    rooms: _Rooms,
 ) -> Matches:
     """The matches of one block of queries among all tiles."""
     values, indices = _nothing(len(queries), count)
-    room = np.empty(len(queries) * width, np.float32)
-    for start in range(0, len(database), width):
-        tile = database[start : start + width]
-        scores = _product(queries, tile, room)
-        hidden = np.flatnonzero((own >= start) & (own < start + len(tile)))
+
+    def choose(start: int, scores: np.ndarray) -> None:
+        hidden = np.flatnonzero((own >= start) & (own < start + scores.shape[1]))
         scores[hidden, own[hidden] - start] = -np.inf
         rows, columns = _promising(scores, values[:, -1], count, start)
         _merge(values, indices, rows, columns + start, scores[rows, columns])
+
+    for start in range(0, len(database), width):
+        tile = database[start : start + width]
+        rooms.put(queries, tile, functools.partial(choose, start))
+    rooms.wait()
     return values, indices
 
 
@@ -87,26 +122,17 @@ class _Mutual:
         self.rows, self.count, self.itself = rows, count, itself
         self.values, self.indices = _nothing(len(rows), count)
 
-    def blocks(self, height: int, width: int) -> Iterator[Matches]:
+    def blocks(self, height: int, width: int, rooms: _Rooms) -> Iterator[Matches]:
         """A block of rows is complete once it has met itself and what stands behind it."""
-        size, rooms = len(self.rows), [np.empty(height * width, np.float32) for _ in range(2)]
-        chosen = [concurrent.futures.Future() for _ in rooms]
-        for one in chosen:
-            one.set_result(None)
-        turn = 0
-        with concurrent.futures.ThreadPoolExecutor(1) as chooser:
-            for top in range(0, size, height):
-                block = self.rows[top : top + height]
-                for left in range(top, size, width):
-                    chosen[turn].result()  # its scores have been looked at
-                    scores = _product(block, self.rows[left : left + width], rooms[turn])
-                    chosen[turn] = chooser.submit(self._choose, scores, top, left)
-                    turn = 1 - turn
-                for one in chosen:
-                    one.result()
-                yield self.values[top : top + height], self.indices[top : top + height]
+        for top in range(0, len(self.rows), height):
+            block = self.rows[top : top + height]
+            for left in range(top, len(self.rows), width):
+                choose = functools.partial(self._choose, top, left)
+                rooms.put(block, self.rows[left : left + width], choose)
+            rooms.wait()
+            yield self.values[top : top + height], self.indices[top : top + height]
 
-    def _choose(self, scores: np.ndarray, top: int, left: int) -> None:
+    def _choose(self, top: int, left: int, scores: np.ndarray) -> None:
         bottom = top + len(scores)
         if self.itself and left == top:
             np.fill_diagonal(scores, -np.inf)
@@ -122,12 +148,6 @@ class _Mutual:
 
 def _nothing(size: int, count: int) -> Matches:
     return np.full((size, count), -np.inf, np.float32), np.full((size, count), -1, np.int32)
-
-
-def _product(rows: np.ndarray, tile: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Scores [rows, tile], in memory that is there already."""
-    shape = len(rows), len(tile)
-    return np.matmul(rows, tile.T, out=room[: shape[0] * shape[1]].reshape(shape))
 
 
 def _promising(

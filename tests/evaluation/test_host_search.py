@@ -59,13 +59,13 @@ def test_few_scores_are_looked_at_twice():
 
 def test_rows_that_search_each_other_need_half_of_the_products(monkeypatch):
     monkeypatch.setattr(host_search, "_QUERIES", 10)
-    done, real = [], host_search._product
+    done, real = [], host_search._Rooms.put
 
-    def counted(rows, tile, room):
+    def counted(self, rows, tile, choose):
         done.append(len(rows) * len(tile))
-        return real(rows, tile, room)
+        return real(self, rows, tile, choose)
 
-    monkeypatch.setattr(host_search, "_product", counted)
+    monkeypatch.setattr(host_search._Rooms, "put", counted)
     rows = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     own, numbers = np.full(100, -1), np.arange(100)
     for queries, mine, products in ((rows, numbers, 5500), (rows[:], own, 5500),
@@ -80,7 +80,7 @@ def test_rows_that_search_each_other_need_half_of_the_products(monkeypatch):
     assert sum(done) == 10_000
 
 
-def test_no_more_than_two_blocks_are_on_their_way(monkeypatch):
+def test_blocks_come_as_they_are_asked_for(monkeypatch):
     monkeypatch.setattr(host_search, "_QUERIES", 4)
     begun, real = [], host_search._search
 
@@ -89,11 +89,11 @@ def test_no_more_than_two_blocks_are_on_their_way(monkeypatch):
         return real(block, *rest)
 
     monkeypatch.setattr(host_search, "_search", counted)
-    rows = np.eye(40, dtype=np.float32)
+    rows, before = np.eye(40, dtype=np.float32), threading.active_count()
     first = next(found := host_search.blocks(rows.copy(), rows, 2, np.full(40, -1)))
-    assert len(first[0]) == 4 and len(begun) <= 3
+    assert len(first[0]) == 4 and begun == [4]
     found.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("ThreadPool")]
+    assert threading.active_count() == before
 
 
 def test_memory_keeps_to_its_limit(monkeypatch):
