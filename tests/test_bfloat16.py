@@ -1,4 +1,4 @@
-"""bfloat16 beside float32: an epoch of every loop of each demo, with the demo's own network."""
+"""bfloat16 beside float32: an epoch of every loop of a demo, with the demo's own network."""
 
 import json
 
@@ -21,7 +21,7 @@ from tests import fuzzing
 main.setup()
 config = config_files.load(f"aircraft:{sys.argv[1]},demo")
 loops = [name for name, *_ in fuzzing.fields(config) if name.rsplit(".", 1)[-1] in fuzzing.OFTEN]
-once = {name: 0 if name == "method.explore_epochs" else 1 for name in loops}
+once = dict.fromkeys(loops, 1)
 few = {"data.dataset": "synthetic_aircraft/6", "data.data_dir": sys.argv[2], "data.workers": 0,
        "data.image_size": 48}
 config = override(config, {**once, **few, "dtype": sys.argv[3]})
@@ -29,8 +29,8 @@ main.run(config, pathlib.Path(sys.argv[4]), figures=False)
 """
 
 
-@pytest.mark.parametrize("method", ["lapm", "ghns", "hdcl", "ccfr", "probe"])
-def test_an_epoch_of_each_demo(method, shared, data_dir, tmp_path):
+@pytest.mark.parametrize("method", ["lapm", "hdcl"])
+def test_an_epoch_of_a_demo(method, shared, data_dir, tmp_path):
     found = {}
     for dtype in ("float32", "bfloat16"):
         words = ("-c", _RUN, method, data_dir, dtype, tmp_path / dtype)
@@ -41,6 +41,6 @@ def test_an_epoch_of_each_demo(method, shared, data_dir, tmp_path):
     assert narrow.keys() == wanted.keys()
     for loop, values in wanted.items():
         np.testing.assert_allclose(narrow[loop], values, rtol=TOLERANCE, err_msg=loop)
-    assert narrow != wanted or not wanted
+    assert narrow != wanted
     scores = [json.loads((tmp_path / dtype / "results.json").read_text()) for dtype in found]
     assert scores[0]["metrics"].keys() == scores[1]["metrics"].keys()

@@ -165,7 +165,7 @@ def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
     )
 
 
-@pytest.mark.parametrize("name", ["lapm", "ghns", "hdcl", "ccfr"])
+@pytest.mark.parametrize("name", ["lapm", "hdcl", "ccfr"])
 def test_killed_in_every_loop_they_end_where_one_does(
     name, request, environment, data_dir, tmp_path
 ):
