@@ -33,11 +33,7 @@ DEMOS = ("aircraft:lapm,demo", "aircraft:ghns,demo", "aircraft:hdcl,demo", "airc
          "aircraft:probe,demo", "aircraft:hdcl,recognition,demo")  # fmt: skip
 LARGE = ("cub:lapm,small", "cub:ghns,small", "cub:hdcl,small", "cub:ccfr,small",
          "cub:probe,small")  # fmt: skip
-# Three of four demos have a network of three layers: what is asked is whether a method's settings
-# go together, and most of the time goes into tracing networks. The large ones take longest.
-SMALL_NETWORK = {"backbone": "tests.tiny:Net"}
-NETWORKS = ({}, *[SMALL_NETWORK] * 3)
-CONFIGS = (*DEMOS * 5, *LARGE)
+CONFIGS = (*DEMOS * 5, *LARGE)  # the large networks take five times as long to pass through
 # What texts without a list of words are tried with.
 TEXTS = {
     "backbone": ("resnet18", "vgg16", "efficientnet_lite0", "dinov2_vits14", "convnext_tiny",
@@ -94,9 +90,8 @@ def overrides(draw, configs=CONFIGS):
     """A config's name and one to three fields with values."""
     name = draw(st.sampled_from(configs))
     known = {key: (key, *rest) for key, *rest in fields(config_files.load(name))}
-    network = draw(st.sampled_from(NETWORKS)) if name in DEMOS else {}
     chosen = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=3, unique=True))
-    return name, network | {key: draw(values(*known[key])) for key in chosen}
+    return name, {key: draw(values(*known[key])) for key in chosen}
 
 
 def tried(name, changes):
