@@ -1,4 +1,4 @@
-"""Has anything become slower? Two minutes, and nothing to install.
+"""Has anything become slower? Under three minutes, and nothing to install.
 
     PYTHONPATH=. python benchmarks/guard.py             beside what is recorded for this processor
     PYTHONPATH=. python benchmarks/guard.py --record    record it

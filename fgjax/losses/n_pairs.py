@@ -52,7 +52,7 @@ def n_pairs_loss(
 
     Mean softmax cross-entropy of aᵢ · pₖ over the pairs' positives pₖ, with target k = i, plus
     ¼ λ (mean ‖a‖² + mean ‖p‖²). A class's first row in the batch is its anchor a, its second the
-    positive p; further rows and classes with a single row take no part.
+    positive p; further rows and classes with a single row take no part. Reverse mode only.
 
     Args:
       embeddings: not normalised in the method.
