@@ -159,10 +159,7 @@ def _promising(
     were `seen` before that this match is a strict bound, nothing else is asked.
     """
     if seen < scores.shape[1]:
-        size = scores.shape[1] // (_GROUPS * count)
-        groups = scores.shape[1] // max(size, 1)
-        shaped = scores[:, : groups * size].reshape(len(scores), size, groups)
-        last = np.maximum(last, _below(lambda: shaped.max(axis=1), size, groups, count))
+        last = np.maximum(last, _below(scores, count, axis=1))
     return _places(scores > last[:, None])
 
 
@@ -171,25 +168,27 @@ def _promising_of_columns(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`_promising` of the transposed scores, read as they lie."""
     if seen < len(scores):
-        size = len(scores) // (_GROUPS * count)
-        groups = len(scores) // max(size, 1)
-        shaped = scores[: groups * size].reshape(size, groups, scores.shape[1])
-        last = np.maximum(last, _below(lambda: shaped.max(axis=0).T, size, groups, count))
+        last = np.maximum(last, _below(scores, count, axis=0))
     rows, columns = _places(scores > last)
     order = np.argsort(columns, kind="stable")
     return columns[order], rows[order]
 
 
-def _below(
-    largest: Callable[[], np.ndarray], size: int, groups: int, count: int
-) -> np.ndarray | np.float32:
-    """The float before a bound from below of each row's `count`-th score, found without sorting.
+def _below(scores: np.ndarray, count: int, *, axis: int) -> np.ndarray | np.float32:
+    """The float before a bound from below of the `count`-th score along an axis.
 
-    A group's largest score is a score of its own. So the `count`-th largest of these is a bound.
+    A group's largest score is a score of its own. So the `count`-th largest of these is a bound,
+    found without sorting all.
     """
+    size = scores.shape[axis] // (_GROUPS * count)
     if size < 2:
         return np.float32(-np.inf)
-    bound = np.partition(largest(), groups - count, axis=1)[:, groups - count]
+    groups = scores.shape[axis] // size
+    if axis:
+        largest = scores[:, : groups * size].reshape(-1, size, groups).max(axis=1)
+    else:
+        largest = scores[: groups * size].reshape(size, groups, -1).max(axis=0).T
+    bound = np.partition(largest, groups - count, axis=1)[:, groups - count]
     return np.nextafter(bound, np.float32(-np.inf))
 
 
