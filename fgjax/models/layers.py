@@ -260,7 +260,7 @@ def average_pool(x: jax.Array, size: int, *, stride: int, padding: int = 0) -> j
     """Mean over size × size windows of NHWC; padding counts as zeros, as in PyTorch."""
     if padding:
         x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
-    return functools.reduce(jnp.add, convolution.windows(x, size, stride)) / size**2
+    return functools.reduce(jnp.add, convolution.windows(x, (size, size), stride)) / size**2
 
 
 def adaptive_average_pool(x: jax.Array, grid: int) -> jax.Array:

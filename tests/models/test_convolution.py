@@ -51,7 +51,7 @@ def test_a_1x1_convolution_is_a_product_on_gpus(platform):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    size=st.tuples(st.integers(5, 13), st.integers(5, 13)),
+    size=st.tuples(st.integers(1, 13), st.integers(1, 13)),
     kernel=st.sampled_from([(1, 1), (3, 3), (7, 7), (1, 7), (7, 1), (2, 3)]),
     stride=st.integers(1, 3),
     padded=st.booleans(),
@@ -69,6 +69,23 @@ def test_convolution(size, kernel, stride, padded):
     gradient = numbers(2, *wanted.shape)
     for one, other in zip(back(gradient), plain_back(gradient)):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "by_product"),
+    [(2, 3, 1, 1, True), (1, 3, 1, 1, True), (2, 3, 2, 1, True), (3, 3, 1, 0, True),
+     (3, 3, 1, 1, False), (4, 3, 2, 1, False), (6, 7, 2, 3, True), (7, 7, 2, 3, False)],
+)  # fmt: skip
+def test_a_kernel_larger_than_its_map_is_a_product(size, kernel, stride, padding, by_product):
+    """XLA takes fifty times as long for them."""
+    x, k = numbers(0, 2, size, size, 3), numbers(1, kernel, kernel, 3, 4)
+    call = lambda x, k: convolution.convolve(  # noqa: E731
+        x, k, stride=stride, padding=(padding, padding)
+    )
+    assert ("conv_general_dilated[" not in backwards(call, x, k)) == by_product
+    np.testing.assert_allclose(
+        call(x, k), plain(x, k, stride, (padding, padding)), rtol=1e-4, atol=1e-5
+    )
 
 
 def winner_takes_all(x, size, stride, padding, gradient):
