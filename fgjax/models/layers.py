@@ -214,8 +214,12 @@ class BatchNorm(nnx.Module):
         y, mean, var = normalization.batch_norm(x, self.scale[...], self.bias[...], *form)
         count = x.size // x.shape[-1]
         unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
-        self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
-        self.var[...] += self.momentum * (unbiased - self.var[...])
+        mean = jax.lax.stop_gradient(mean)
+        # Not self.mean[...] = …, where NNX asks a traced value for its sharding. Outside of a
+        # gradient JAX then searches the whole program for the words of an error nobody reads: most
+        # of the time in which CCFR and GHNS are passed through by shapes.
+        self.mean.set_value(self.mean[...] + self.momentum * (mean - self.mean[...]))
+        self.var.set_value(self.var[...] + self.momentum * (unbiased - self.var[...]))
         return y
 
 

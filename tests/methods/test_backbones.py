@@ -103,30 +103,45 @@ def _with(loss, statistics, model, batch, _, key):
 METHODS = {"lapm": of_lapm, "ghns": of_ghns, "hdcl": of_hdcl, "ccfr": of_ccfr, "probe": of_probe}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", models.NAMES)
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_takes_every_backbone(method, name):
-    """Networks and losses by shapes: nothing is computed."""
-    make = lambda: models.build(name, num_classes=CLASSES, rngs=nnx.Rngs(0))  # noqa: E731
-    for build, loss, batch in METHODS[method](make):
+@functools.cache
+def described(name):
+    """A network in shapes: of its parts, and of its weights."""
+    build = lambda: models.build(name, num_classes=CLASSES, rngs=nnx.Rngs(0))  # noqa: E731
+    return nnx.split(nnx.eval_shape(build))
 
-        def value(batch, build=build, loss=loss):
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_method_takes_every_backbone(name, method):
+    """Networks and losses by shapes: nothing is computed."""
+    graph, weights = described(name)
+    for number, (_, _, batch) in enumerate(METHODS[method](None)):
+
+        def value(batch, weights, number=number):
+            merged = lambda: nnx.merge(graph, weights)  # noqa: E731
+            build, loss, _ = list(METHODS[method](merged))[number]
             model = build()
             model.train()
             return loss(model, batch, {}, jax.random.key(0))[0]
 
-        shape = jax.eval_shape(value, batch)
+        shape = jax.eval_shape(value, batch, weights)
         assert shape.shape == () and shape.dtype == jnp.float32
 
-    def searched(images):
-        model = make()
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NAMES)
+def test_every_backbone_can_be_searched_with(name):
+    graph, weights = described(name)
+
+    def searched(images, weights):
+        model = nnx.merge(graph, weights)
         model.eval()
         batch = {"image": images, "label": jnp.zeros(2, jnp.int32)}
         maps = objects.activation_maps(model, batch)
         return maps, [Embed(salient)(model, batch)["embedding"] for salient in (False, True)]
 
-    maps, found = jax.eval_shape(searched, images(SIZE, 2))
+    maps, found = jax.eval_shape(searched, images(SIZE, 2), weights)
     assert len({one.shape for one in maps.values()}) == 1 and all(
         one.shape[0] == 2 for one in found
     )

@@ -269,8 +269,8 @@ class RegionNetwork(nnx.Module):
         """
         for own, other in zip(_running(self.backbone), self.region_statistics, strict=True):
             kept = own[...]
-            own[...] = other[...]
-            other[...] = kept
+            own.set_value(other[...])
+            other.set_value(kept)
 
     def _local(self, maps: jax.Array, pooled: jax.Array) -> jax.Array:
         """The regions [B, R, h, w, C] of each scale as one feature, side by side.
