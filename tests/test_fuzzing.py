@@ -1,4 +1,4 @@
-"""Five hundred random settings of all demos: carried out in shapes, or refused in a sentence."""
+"""A thousand random settings of all demos: carried out in shapes, or refused in a sentence."""
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -7,7 +7,7 @@ from tests import fuzzing
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(4))
 def test_settings_work_or_are_refused(number):
     outcomes = set()
 

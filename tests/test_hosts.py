@@ -147,19 +147,23 @@ def until(condition, seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize(("asked", "then"), [(0, 2), (1, 1)])
 def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
-    asked, finished_hdcl, environment, data_dir, tmp_path
+    asked, then, finished_hdcl, environment, data_dir, tmp_path
 ):
-    """SIGTERM at one of them: both save the same step, and the same words go on there."""
+    """SIGTERM at one of them: both save the same step, and the same words go on there.
+
+    So does one process with the devices of both.
+    """
     folder, logs = tmp_path / "run", tmp_path / "logs"
-    words = ("-c", _RUN, "hdcl", data_dir, folder, 2)
-    both = start(words, 2, "1", environment=environment, logs=logs)
+    words = ("-c", _RUN, "hdcl", data_dir, folder)
+    both = start((*words, 2), 2, "1", environment=environment, logs=logs)
     until(lambda: list(folder.glob("*/checkpoints/[0-9]*")))
     both[asked].send_signal(signal.SIGTERM)
     said = end(both, logs, EXIT_CODE)
     assert "is saved at step" in said[0]
-    end(start(words, 2, "1", environment=environment, logs=logs), logs)
+    last = start((*words, 4 // then), then, "1", environment=environment, logs=logs)
+    assert "resumes at step" in end(last, logs)[0]
     same_arrays(
         "embeddings", *(path / "embedding" / "after.npz" for path in (folder, finished_hdcl))
     )

@@ -133,8 +133,8 @@ def test_a_run_keeps_the_margins_in_its_checkpoints(tiny_config, tmp_path):
 
     saved, count = checkpoints.Checkpoints.save, []
 
-    def save(self, step, state):
-        saved(self, step, state)
+    def save(self, step, state, **options):
+        saved(self, step, state, **options)
         if "margins" in state["rest"]:
             count.append(step)
             if len(count) == 3:
