@@ -20,7 +20,7 @@
 import importlib
 import sys
 
-from fgjax import __version__, command_line
+from fgjax import __version__, command_line, huge_pages
 from fgjax.errors import UserError
 
 COMMANDS = {
@@ -38,6 +38,8 @@ COMMANDS = {
     "doctor": "fgjax.doctor",
     "configs": "fgjax.config_files",
 }
+# These compute for minutes.
+LONG = ("train", "predict", "search", "study", "index", "learn", "serve")
 
 
 def dispatch(arguments: list[str]) -> object:
@@ -63,4 +65,6 @@ def dispatch(arguments: list[str]) -> object:
 
 def main() -> None:
     """The console command."""
+    if sys.argv[1:2] and sys.argv[1] in LONG and not {"-h", "--help"} & set(sys.argv):
+        huge_pages.ask()
     command_line.run(lambda: dispatch(sys.argv[1:]))

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "fgjax"
 # From the ground up. A room may import those on lower floors, and itself.
 FLOORS = (
-    ("errors", "own_modules", "xla_flags", "ranges"),
+    ("errors", "own_modules", "xla_flags", "huge_pages", "ranges"),
     ("compilation", "hosts"),
     ("config", "losses", "localization", "results"),
     ("models", "data"),

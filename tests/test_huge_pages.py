@@ -1,0 +1,90 @@
+"""A command asks for huge pages where they are given on request, once, and stays the process it is."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fgjax import cli, huge_pages
+
+_PROGRAM = """
+import os, sys
+from fgjax import huge_pages
+huge_pages._given_on_request = lambda: True
+print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], flush=True)
+huge_pages.ask()
+"""
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the process would be started with."""
+    calls = []
+    monkeypatch.setattr(os, "execv", lambda *words: calls.append(words))
+    monkeypatch.setattr(huge_pages, "_given_on_request", lambda: True)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    return calls
+
+
+def begun(**environment):
+    words = [sys.executable, "-c", _PROGRAM, "--two words", "x"]
+    kept = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    done = subprocess.run(words, env=kept | environment, capture_output=True, text=True, check=True)
+    return [line.split(" ", 2) for line in done.stdout.splitlines()]
+
+
+def test_the_process_starts_once_more_with_its_number_and_its_words():
+    first, second = begun()
+    assert first[1] == "None" and second[1] == "glibc.malloc.hugetlb=1"
+    assert first[0] == second[0] and first[2] == second[2] == "['--two words', 'x']"
+
+
+def test_what_a_person_set_stays():
+    assert len(begun(GLIBC_TUNABLES="glibc.malloc.hugetlb=0")) == 1
+    first, second = begun(GLIBC_TUNABLES="glibc.malloc.check=0")
+    assert second[1] == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
+
+
+@pytest.mark.parametrize(
+    ("mode", "library", "given"),
+    [("always [madvise] never", "glibc 2.36", True), ("[always] madvise never", "glibc 2.36", False),
+     ("always madvise [never]", "glibc 2.36", False), ("always [madvise] never", "glibc 2.31", False),
+     ("always [madvise] never", None, False), ("always [madvise] never", "glibc 3.0", True),
+     (None, "glibc 2.36", False)],
+)  # fmt: skip
+def test_where_they_are_given_on_request(mode, library, given, monkeypatch, tmp_path):
+    if mode:
+        (tmp_path / "enabled").write_text(mode)
+    monkeypatch.setattr(huge_pages, "_MODE", tmp_path / "enabled")
+    monkeypatch.setattr(os, "confstr", lambda name: library)
+    assert huge_pages._given_on_request() == given
+
+
+def test_where_the_system_has_no_such_words(monkeypatch):
+    monkeypatch.delattr(os, "confstr")
+    assert not huge_pages._given_on_request()
+
+
+def test_where_it_cannot_start_anew_the_process_goes_on(asked, monkeypatch):
+    def refuse(*words):
+        raise OSError("no")
+
+    monkeypatch.setattr(os, "execv", refuse)
+    huge_pages.ask()
+    assert not os.environ.get("GLIBC_TUNABLES")
+
+
+@pytest.mark.parametrize(
+    ("words", "asks"),
+    [(["train", "--config=nowhere"], True), (["serve"], True), (["train", "--help"], False),
+     (["configs"], False), (["nothing"], False), ([], False)],
+)  # fmt: skip
+def test_commands_that_compute_ask(words, asks, asked, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fgjax", *words])
+    monkeypatch.setattr(cli, "dispatch", lambda words: 0)
+    try:
+        cli.main()
+    except SystemExit:
+        pass
+    assert bool(asked) == asks
