@@ -9,17 +9,21 @@ benchmarks/requirements.txt. PyTorch runs channels last: on a CPU eagerly in flo
 through torch.compile in bfloat16. Each side lives in a process of its own; they run in turns, and a
 ratio is the median over the turns of PyTorch's time by ours. A training step is forward, backward
 and SGD with momentum and weight decay, batch norm in training mode, on images that are already on
-the device. CPU seconds on one core are for a machine that others use, too: waiting for them does
-not count.
+the device. Our side's memory comes in huge pages, as it does for fgjax's commands; PyTorch's as it
+does for who types `python`. `--pages=both` gives them to both, `--pages=none` to none. CPU seconds
+on one core are for a machine that others use, too: waiting for them does not count.
 """
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
 
 import numpy as np
+
+from fgjax import huge_pages
 
 CPU_CASES = (("resnet18", 96, 8), ("resnet18", 96, 32), ("resnet50", 224, 8), ("resnet50", 224, 32),
              ("vgg16", 224, 8), ("vgg16", 224, 32), ("efficientnet_lite0", 128, 32),
@@ -141,10 +145,15 @@ def _serve(pipe, make, case, half, clock):
         pipe.send(seconds() - began)
 
 
-def compare(case, half, turns, clock):
+# Whether memory comes in pages of 2 MiB: for us, for PyTorch.
+PAGES = {"ours": (True, False), "both": (True, True), "none": (False, False)}
+
+
+def compare(case, half, turns, clock, pages="ours"):
     """{what: (our median, their median, median ratio)} in seconds."""
     context, pipes = multiprocessing.get_context("spawn"), []
-    for make in (ours, theirs):
+    for make, huge in zip((ours, theirs), PAGES[pages]):
+        os.environ["GLIBC_TUNABLES"] = f"{huge_pages.TUNABLE}={int(huge)}"
         here, there = context.Pipe()
         context.Process(target=_serve, args=(there, make, case, half, clock), daemon=True).start()
         pipes.append(here)
@@ -219,13 +228,15 @@ def _main():
     parser.add_argument("--compile", action="store_true", help="compile times instead")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="seconds of what")
+    parser.add_argument("--pages", choices=PAGES, default="ours", help="who has huge pages")
     parser.add_argument("--only", default="", help="cases of one network")
     options = parser.parse_args()
     if options.compile:
         _compile_times()
         return 0
     accelerator = _device()
-    print(f"{accelerator or 'CPU'}, {options.turns} turns, {options.clock} time")
+    print(f"{accelerator or 'CPU'}, {options.turns} turns, {options.clock} time, "
+          f"huge pages: {options.pages}")  # fmt: skip
     print("| network | px | batch | what | ours, ms | PyTorch, ms | images/s | ratio |"
           + (" share of peak |" if accelerator else ""))  # fmt: skip
     print("|---|---|---|---|---|---|---|---|" + ("---|" if accelerator else ""))
@@ -233,7 +244,7 @@ def _main():
         name, size, batch = case
         if options.only not in ("", name):
             continue
-        found = compare(case, bool(accelerator), options.turns, options.clock)
+        found = compare(case, bool(accelerator), options.turns, options.clock, options.pages)
         for what, (mine, other, ratio) in found.items():
             row = [name, size, batch, what, f"{1e3 * mine:.0f}", f"{1e3 * other:.0f}",
                    f"{batch / mine:.1f}", f"{ratio:.2f}"]  # fmt: skip

@@ -1,5 +1,6 @@
-"""A command asks for huge pages where they are given on request, once, and stays the process it is."""
+"""A command asks once for huge pages, where they are given on request, and stays the process."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from fgjax import cli, huge_pages
 
+REQUEST = "always [madvise] never"
 _PROGRAM = """
 import os, sys
 from fgjax import huge_pages
@@ -42,16 +44,15 @@ def test_the_process_starts_once_more_with_its_number_and_its_words():
 
 def test_what_a_person_set_stays():
     assert len(begun(GLIBC_TUNABLES="glibc.malloc.hugetlb=0")) == 1
-    first, second = begun(GLIBC_TUNABLES="glibc.malloc.check=0")
+    _, second = begun(GLIBC_TUNABLES="glibc.malloc.check=0")
     assert second[1] == "glibc.malloc.check=0:glibc.malloc.hugetlb=1"
 
 
 @pytest.mark.parametrize(
     ("mode", "library", "given"),
-    [("always [madvise] never", "glibc 2.36", True), ("[always] madvise never", "glibc 2.36", False),
-     ("always madvise [never]", "glibc 2.36", False), ("always [madvise] never", "glibc 2.31", False),
-     ("always [madvise] never", None, False), ("always [madvise] never", "glibc 3.0", True),
-     (None, "glibc 2.36", False)],
+    [(REQUEST, "glibc 2.36", True), ("[always] madvise never", "glibc 2.36", False),
+     ("always madvise [never]", "glibc 2.36", False), (REQUEST, "glibc 2.31", False),
+     (REQUEST, None, False), (REQUEST, "glibc 3.0", True), (None, "glibc 2.36", False)],
 )  # fmt: skip
 def test_where_they_are_given_on_request(mode, library, given, monkeypatch, tmp_path):
     if mode:
@@ -83,8 +84,6 @@ def test_where_it_cannot_start_anew_the_process_goes_on(asked, monkeypatch):
 def test_commands_that_compute_ask(words, asks, asked, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fgjax", *words])
     monkeypatch.setattr(cli, "dispatch", lambda words: 0)
-    try:
+    with contextlib.suppress(SystemExit):
         cli.main()
-    except SystemExit:
-        pass
     assert bool(asked) == asks
