@@ -20,7 +20,7 @@ import urllib.request
 import numpy as np
 from packaging.requirements import InvalidRequirement, Requirement
 
-from fgjax import command_line, compilation, main, models
+from fgjax import command_line, compilation, huge_pages, main, models
 from fgjax.config import Config
 from fgjax.data import datasets
 from fgjax.data.datasets import archives
@@ -128,7 +128,16 @@ def _devices() -> list[Finding]:
             NOTE, "no accelerator: the papers' configs take days here, the demos minutes",
             'with an NVIDIA GPU: pip install "jax[cuda13]"'))  # fmt: skip
         found.append(_numbers())
+        found += _pages()
     return found
+
+
+def _pages() -> list[Finding]:
+    if huge_pages.mode() != "never":
+        return []
+    return [Finding(NOTE, "Linux gives no huge pages, without which a step of EfficientNet takes a "
+                    "third longer",
+                    f"echo madvise | sudo tee {huge_pages.FILE}")]  # fmt: skip
 
 
 def _numbers() -> Finding:

@@ -11,7 +11,7 @@ import re
 import sys
 
 TUNABLE = "glibc.malloc.hugetlb"
-_MODE = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+FILE = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _SINCE = (2, 35)
 
 
@@ -34,13 +34,22 @@ def ask() -> None:
             os.environ["GLIBC_TUNABLES"] = known
 
 
+def mode() -> str | None:
+    """To whom Linux gives huge pages: "always", "madvise" (who asks), "never"; None elsewhere."""
+    try:
+        found = re.search(r"\[(\w+)\]", FILE.read_text())
+    except OSError:
+        return None
+    return found and found[1]
+
+
 def _given_on_request() -> bool:
     try:
         name, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
         return (
             name == "glibc"
             and tuple(map(int, re.findall(r"\d+", version)[:2])) >= _SINCE
-            and "[madvise]" in _MODE.read_text()
+            and mode() == "madvise"
         )
-    except (AttributeError, ValueError, OSError):  # another system, another C library
+    except (AttributeError, ValueError):  # another system, another C library
         return False

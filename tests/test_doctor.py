@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fgjax import doctor
+from fgjax import doctor, huge_pages
 from fgjax.config import Config, Data
 from fgjax.doctor import NOTE, OK, PROBLEM
 from fgjax.errors import UserError
@@ -33,6 +33,15 @@ def test_a_missing_and_an_old_package_are_named(monkeypatch, tmp_path):
     assert first.level == PROBLEM and first.remedy == "install fgjax anew: pip install ."
     assert "not-a-package is missing" in first.text and "numpy is" in first.text
     assert "jax" not in first.text
+
+
+@pytest.mark.parametrize("mode", ["always", "madvise", "never"])
+def test_memory_in_small_pages_alone_is_said(mode, monkeypatch, tmp_path):
+    (tmp_path / "enabled").write_text("always madvise never".replace(mode, f"[{mode}]"))
+    monkeypatch.setattr(huge_pages, "FILE", tmp_path / "enabled")
+    said = [one for one in doctor.machine() if "huge pages" in one.text]
+    assert levels(said) == [NOTE] * (mode == "never")
+    assert all("echo madvise | sudo tee" in one.remedy for one in said)
 
 
 def test_a_dataset_without_an_address(tmp_path):

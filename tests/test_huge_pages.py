@@ -57,7 +57,7 @@ def test_what_a_person_set_stays():
 def test_where_they_are_given_on_request(mode, library, given, monkeypatch, tmp_path):
     if mode:
         (tmp_path / "enabled").write_text(mode)
-    monkeypatch.setattr(huge_pages, "_MODE", tmp_path / "enabled")
+    monkeypatch.setattr(huge_pages, "FILE", tmp_path / "enabled")
     monkeypatch.setattr(os, "confstr", lambda name: library)
     assert huge_pages._given_on_request() == given
 
