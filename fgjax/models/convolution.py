@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from fgjax.models import sums
 
 Pair = tuple[int, int]
+Sizes = tuple[int, ...]  # of both axes
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *, stride: int, padding: Pair) -> jax.Array:
@@ -71,7 +72,7 @@ def _product_backward(kept, gradient):
 _product.defvjp(_product_forward, _product_backward)
 
 
-def _reaches_beyond(sizes: Pair, kernels: Pair, stride: int, padding: Pair) -> bool:
+def _reaches_beyond(sizes: Sizes, kernels: Sizes, stride: int, padding: Pair) -> bool:
     """Whether the kernel, or a phase of it, is larger than the map, or than its gradient's."""
     ends = [(n + 2 * p - k) // stride + 1 for n, p, k in zip(sizes, padding, kernels)]
     return any(k > n or -(-k // stride) > end for k, n, end in zip(kernels, sizes, ends))
@@ -159,7 +160,7 @@ def _taps(x: jax.Array, size: int, stride: int, padding: int) -> list[jax.Array]
     return windows(x, (size, size), stride)
 
 
-def windows(x: jax.Array, sizes: Pair, stride: int) -> list[jax.Array]:
+def windows(x: jax.Array, sizes: Sizes, stride: int) -> list[jax.Array]:
     """Entry (i, j) of every window of h × w, for all h·w; windows that do not fit are left out."""
     height, width = ((n - k) // stride + 1 for n, k in zip(x.shape[1:3], sizes))
     return [
