@@ -8,7 +8,7 @@ from tests import fuzzing
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(4))
-def test_settings_work_or_are_refused(number):
+def test_settings_work_or_are_refused(number, unchecked_types):
     outcomes = set()
 
     @seed(number)
