@@ -4,8 +4,8 @@
     PYTHONPATH=. python benchmarks/spread.py --only="1 core"     one of them
 
 Each is a whole run in a process of its own, from the same drawn images, with nothing else changed:
-the same again, one core, two and four simulated devices, XLA's library of small kernels off, other
-seeds for comparison. What is compared: the networks' parameters, the first epoch's loss, accuracy.
+the same again, one core, two and four simulated devices, XLA's library of small kernels off, memory
+in small pages, other seeds for comparison. What is compared: the networks' parameters, the first epoch's loss, accuracy.
 """
 
 import argparse
@@ -19,14 +19,14 @@ import tempfile
 
 import numpy as np
 
-from fgjax import xla_flags
+from fgjax import huge_pages, xla_flags
 from fgjax.results import commit
 from fgjax.training.logging import read_metrics
 
 KEPT = pathlib.Path(__file__).with_name("spread.json")
 DEVICES = "--xla_force_host_platform_device_count="
 AS_IT_IS = "as it is"
-# (cores, XLA_FLAGS, seed)
+# (cores, XLA_FLAGS, seed), and whether memory has huge pages
 VARIANTS = {
     AS_IT_IS: (2, "", 0),
     "the same again": (2, "", 0),
@@ -34,6 +34,7 @@ VARIANTS = {
     "2 devices": (2, f"{DEVICES}2", 0),
     "4 devices": (2, f"{DEVICES}4", 0),
     "library off": (2, f"--{xla_flags.OPTION}=", 0),
+    "pages of 4 KiB": (2, "", 0, False),
     "seed 1": (2, "", 1),
     "seed 2": (2, "", 2),
 }
@@ -48,12 +49,13 @@ main.run(config, pathlib.Path(sys.argv[2]), figures=False)
 """
 
 
-def measured(config: str, cores: int, flags: str, seed: int) -> dict:
+def measured(config: str, cores: int, flags: str, seed: int, huge: bool = True) -> dict:
     """Accuracy of a run, the losses of its stages' first and last epochs, a digest of its end."""
     folder = pathlib.Path(tempfile.mkdtemp())
     try:
         words = [sys.executable, "-c", _RUN, config, str(folder), str(cores), str(seed)]
-        subprocess.run(words, check=True, env=os.environ | {"XLA_FLAGS": flags})
+        environment = {"XLA_FLAGS": flags, "GLIBC_TUNABLES": f"{huge_pages.TUNABLE}={int(huge)}"}
+        subprocess.run(words, check=True, env=os.environ | environment)
         results = json.loads((folder / "results.json").read_text())["metrics"]
         losses = {}
         for path in sorted(folder.glob("*/metrics.jsonl")):

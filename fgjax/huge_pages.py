@@ -19,11 +19,11 @@ def ask() -> None:
     """Start this process anew with `GLIBC_TUNABLES` that ask for huge pages.
 
     The process keeps its number. Nothing happens where they are given anyway or to nobody, where
-    the C library is another or older, and where `GLIBC_TUNABLES` says already what is wanted
-    (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0`: none).
+    the C library is another or older, where `GLIBC_TUNABLES` says already what is wanted
+    (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0`: none), and in a notebook.
     """
     known = os.environ.get("GLIBC_TUNABLES", "")
-    if TUNABLE in known or not _given_on_request():
+    if TUNABLE in known or not _is_the_process() or not _given_on_request():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (known, f"{TUNABLE}=1")))
     try:
@@ -32,6 +32,13 @@ def ask() -> None:
         del os.environ["GLIBC_TUNABLES"]
         if known:
             os.environ["GLIBC_TUNABLES"] = known
+
+
+def _is_the_process() -> bool:
+    """Whether it was started for this command, and is not a notebook that carries it out."""
+    words = sys.argv[1:]
+    started = sys.orig_argv[len(sys.orig_argv) - len(words) :]
+    return started == words and "IPython" not in sys.modules
 
 
 def mode() -> str | None:

@@ -67,11 +67,25 @@ def test_where_the_system_has_no_such_words(monkeypatch):
     assert not huge_pages._given_on_request()
 
 
+def test_a_process_that_runs_the_command_beside_others_is_left_alone(asked, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config=nowhere"])
+    huge_pages.ask()  # these are not the words that pytest was started with
+    assert not asked
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--config=nowhere"])
+    monkeypatch.setitem(sys.modules, "IPython", sys)
+    huge_pages.ask()
+    assert not asked
+    monkeypatch.delitem(sys.modules, "IPython")
+    huge_pages.ask()
+    assert asked == [(sys.executable, [sys.executable, "train.py", "--config=nowhere"])]
+
+
 def test_where_it_cannot_start_anew_the_process_goes_on(asked, monkeypatch):
     def refuse(*words):
         raise OSError("no")
 
     monkeypatch.setattr(os, "execv", refuse)
+    monkeypatch.setattr(sys, "argv", sys.orig_argv)
     huge_pages.ask()
     assert not os.environ.get("GLIBC_TUNABLES")
 
@@ -83,6 +97,7 @@ def test_where_it_cannot_start_anew_the_process_goes_on(asked, monkeypatch):
 )  # fmt: skip
 def test_commands_that_compute_ask(words, asks, asked, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fgjax", *words])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "fgjax", *words])
     monkeypatch.setattr(cli, "dispatch", lambda words: 0)
     with contextlib.suppress(SystemExit):
         cli.main()
