@@ -157,6 +157,8 @@ def trained(name, changes, data_dir):
     config = shrink(config, data_dir)
     if hasattr(config.method, "explore_epochs"):  # fewer than the one that is left
         config.method.explore_epochs = 0
+    if hasattr(config.method, "tau"):  # networks of one pass are sure of nothing
+        config.method.tau = 0.01
     with tempfile.TemporaryDirectory() as scratch:
         try:
             main.run(config, pathlib.Path(scratch) / "run")

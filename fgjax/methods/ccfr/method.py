@@ -14,6 +14,7 @@ Read top to bottom as the paper's section 3:
 
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from fgjax.errors import UserError
@@ -113,6 +114,15 @@ def check(run: Run) -> None:
             f"config.method.ranked_per_scale is {config.ranked_per_scale}, but the pyramid's "
             f"smallest level has {least} anchors: ask for fewer regions or larger images."
         )
+    trained = len(np.unique(run.dataset.train.labels[run.train_indices]))
+    for field in ("enhance", "navigator")[: 1 + (config.ranked_by == "triplet")]:
+        size, most = getattr(config, field).batch_size, config.per_class * trained
+        if size > most:
+            raise UserError(
+                f"config.method.{field}.batch_size is {size}, but with {config.per_class} images "
+                f"of each class the {trained} classes that train fill {most}: set it to {most} or "
+                "less."
+            )
 
 
 def load_final(run: Run) -> tuple[nnx.Module, Stage]:
