@@ -377,8 +377,8 @@ def test_impossible_settings_are_refused(config, field, value, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [({"method.rerank.top_n": 25}, "top_n is 25, but synthetic_aircraft has only 24 classes"),
-     ({"method.enhance.batch_size": 100},
-      "enhance.batch_size is 100, .* 24 classes that train fill 96: set it to 96 or less"),
+     ({"method.enhance.batch_size": 52},
+      "enhance.batch_size is 52, .* 24 classes that train fill 48: set it to 48 or less"),
      ({"method.rerank.top_m": 73}, "top_m is 73, but .* only 72 images of the database"),
      ({"method.super_classes": 30}, "super_classes is 30"),
      ({"method.ranked_per_scale": 5}, "smallest level has 4 anchors"),
