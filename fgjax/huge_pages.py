@@ -38,7 +38,8 @@ def _is_the_process() -> bool:
     """Whether it was started for this command, and is not a notebook that carries it out."""
     words = sys.argv[1:]
     started = sys.orig_argv[len(sys.orig_argv) - len(words) :]
-    return started == words and "IPython" not in sys.modules
+    notebook = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return started == words and notebook is None
 
 
 def mode() -> str | None:

@@ -4,10 +4,12 @@ import contextlib
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
 from fgjax import cli, huge_pages
+from tests import finished
 
 REQUEST = "always [madvise] never"
 _PROGRAM = """
@@ -42,6 +44,20 @@ def test_the_process_starts_once_more_with_its_number_and_its_words():
     assert first[0] == second[0] and first[2] == second[2] == "['--two words', 'x']"
 
 
+@pytest.mark.skipif(not huge_pages._given_on_request(), reason="Linux gives none on request here")
+@pytest.mark.parametrize("words", [["train.py"], ["-m", "fgjax", "train"]])
+def test_training_has_them(words, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys; print('has', os.environ.get('GLIBC_TUNABLES'), file=sys.stderr)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    environment["PYTHONPATH"] = str(tmp_path)
+    done = finished.run(*words, "--config=nowhere", environment=environment, code=2)
+    assert [line for line in done.stderr.splitlines() if line.startswith("has")] == [
+        "has None", "has glibc.malloc.hugetlb=1",
+    ]  # fmt: skip
+
+
 def test_what_a_person_set_stays():
     assert len(begun(GLIBC_TUNABLES="glibc.malloc.hugetlb=0")) == 1
     _, second = begun(GLIBC_TUNABLES="glibc.malloc.check=0")
@@ -72,10 +88,11 @@ def test_a_process_that_runs_the_command_beside_others_is_left_alone(asked, monk
     huge_pages.ask()  # these are not the words that pytest was started with
     assert not asked
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "--config=nowhere"])
-    monkeypatch.setitem(sys.modules, "IPython", sys)
+    notebook = types.SimpleNamespace(get_ipython=lambda: "a shell")
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
     huge_pages.ask()
     assert not asked
-    monkeypatch.delitem(sys.modules, "IPython")
+    notebook.get_ipython = lambda: None  # imported by something, but nobody's notebook
     huge_pages.ask()
     assert asked == [(sys.executable, [sys.executable, "train.py", "--config=nowhere"])]
 
