@@ -10,7 +10,6 @@ threads. The step is a real one, ResNet-18 at 64 px, 16 images.
 import argparse
 import concurrent.futures
 import dataclasses
-import statistics
 import tempfile
 import time
 
@@ -21,7 +20,7 @@ from fgjax.config import Augmentation, Data
 from fgjax.data import loading
 from fgjax.data.datasets import load_dataset
 
-BATCH, SIZE, THREADS = 16, 64, 4
+BATCH, SIZE, THREADS, WARM = 16, 64, 4, 12
 DELAYS = (0, 10, 20, 40, 80)  # milliseconds an image
 
 
@@ -59,19 +58,17 @@ def on_demand(split, steps: int):
 
 
 def seconds(batches, step) -> float:
-    """Median seconds from one step's end to the next one's, after five."""
-    times, last = [], time.perf_counter()
-    for _ in batches:
+    """Mean seconds of a step: reading ahead may stall every few of them only."""
+    for number, _ in enumerate(batches):
+        if number == WARM:
+            began = time.perf_counter()
         step()
-        now = time.perf_counter()
-        times.append(now - last)
-        last = now
-    return statistics.median(times[5:])
+    return (time.perf_counter() - began) / (number + 1 - WARM)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=52)
     steps = parser.parse_args().steps
     step = ours("resnet18", SIZE, BATCH, half=False)["train"]
     step()

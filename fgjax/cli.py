@@ -38,7 +38,7 @@ COMMANDS = {
     "doctor": "fgjax.doctor",
     "configs": "fgjax.config_files",
 }
-# These compute for minutes.
+# Worth a second start for huge pages: these compute for minutes.
 LONG = ("train", "predict", "search", "study", "index", "learn", "serve")
 
 

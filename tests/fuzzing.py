@@ -91,7 +91,7 @@ def values(name, value, allowed):
 
 @st.composite
 def overrides(draw, configs=CONFIGS):
-    """A config's name and one to three fields; seven of eight draws have the small network."""
+    """A config's name and one to three fields; most draws have the small network."""
     name = draw(st.sampled_from(configs))
     known = {key: (key, *rest) for key, *rest in fields(config_files.load(name))}
     chosen = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=3, unique=True))

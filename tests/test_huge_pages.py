@@ -98,13 +98,21 @@ def test_a_process_that_runs_the_command_beside_others_is_left_alone(asked, monk
 
 
 def test_where_it_cannot_start_anew_the_process_goes_on(asked, monkeypatch):
+    tried = []
+
     def refuse(*words):
+        tried.append(os.environ["GLIBC_TUNABLES"])
         raise OSError("no")
 
     monkeypatch.setattr(os, "execv", refuse)
     monkeypatch.setattr(sys, "argv", sys.orig_argv)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
     huge_pages.ask()
-    assert not os.environ.get("GLIBC_TUNABLES")
+    assert tried == ["glibc.malloc.check=0:glibc.malloc.hugetlb=1"]
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    huge_pages.ask()
+    assert len(tried) == 2 and "GLIBC_TUNABLES" not in os.environ
 
 
 @pytest.mark.parametrize(

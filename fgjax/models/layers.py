@@ -215,9 +215,9 @@ class BatchNorm(nnx.Module):
         count = x.size // x.shape[-1]
         unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
         mean = jax.lax.stop_gradient(mean)
-        # Not self.mean[...] = …, where NNX asks a traced value for its sharding. Outside of a
-        # gradient JAX then searches the whole program for the words of an error nobody reads: most
-        # of the time in which CCFR and GHNS are passed through by shapes.
+        # `self.mean[...] = …` makes NNX ask a traced value for its sharding; outside of a gradient
+        # JAX then searches the whole program for an error message that is thrown away, most of the
+        # time in which CCFR and GHNS are passed through by shapes.
         self.mean.set_value(self.mean[...] + self.momentum * (mean - self.mean[...]))
         self.var.set_value(self.var[...] + self.momentum * (unbiased - self.var[...]))
         return y

@@ -115,13 +115,14 @@ def check(run: Run) -> None:
             f"smallest level has {least} anchors: ask for fewer regions or larger images."
         )
     trained = len(np.unique(run.dataset.train.labels[run.train_indices]))
-    for field in ("enhance", "navigator")[: 1 + (config.ranked_by == "triplet")]:
+    balanced = ("enhance", "navigator") if config.ranked_by == "triplet" else ("enhance",)
+    for field in balanced:
         size, most = getattr(config, field).batch_size, config.per_class * trained
         if size > most:
             raise UserError(
                 f"config.method.{field}.batch_size is {size}, but with {config.per_class} images "
-                f"of each class the {trained} classes that train fill {most}: set it to {most} or "
-                "less."
+                f"of each class the {trained} classes that train give at most {most}: set it to "
+                f"{most} or less."
             )
 
 

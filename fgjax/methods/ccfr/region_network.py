@@ -269,7 +269,7 @@ class RegionNetwork(nnx.Module):
         """
         for own, other in zip(_running(self.backbone), self.region_statistics, strict=True):
             kept = own[...]
-            own.set_value(other[...])
+            own.set_value(other[...])  # as in BatchNorm: `own[...] = …` is slow to trace
             other.set_value(kept)
 
     def _local(self, maps: jax.Array, pooled: jax.Array) -> jax.Array:
