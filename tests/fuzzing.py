@@ -90,13 +90,14 @@ def values(name, value, allowed):
 
 
 @st.composite
-def overrides(draw, configs=CONFIGS):
-    """A config's name and one to three fields; most draws have the small network."""
+def overrides(draw, configs=CONFIGS, own=True):
+    """A config's name and one to three fields; most draws have the small network, or all."""
     name = draw(st.sampled_from(configs))
     known = {key: (key, *rest) for key, *rest in fields(config_files.load(name))}
     chosen = draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=3, unique=True))
     changes = {key: draw(values(*known[key])) for key in chosen}
-    if draw(st.sampled_from((True,) * 7 + (False,))) and not changes.keys() & OF_A_NETWORK:
+    small = not own or draw(st.sampled_from((True,) * 7 + (False,)))
+    if small and not changes.keys() & OF_A_NETWORK:
         changes |= {"backbone": SMALL, "pretrained": "", "freeze": ""}
     return name, changes
 

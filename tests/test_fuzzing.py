@@ -14,7 +14,7 @@ def test_settings_work_or_are_refused(number, unchecked_types):
     @seed(number)
     @settings(max_examples=250, deadline=None, database=None, phases=[Phase.generate],
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(fuzzing.overrides(fuzzing.DEMOS))
+    @given(fuzzing.overrides(fuzzing.DEMOS, own=False))
     def each(drawn):
         outcome, said = fuzzing.tried(*drawn)
         outcomes.add(outcome)
