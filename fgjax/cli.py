@@ -65,6 +65,6 @@ def dispatch(arguments: list[str]) -> object:
 
 def main() -> None:
     """The console command."""
-    if sys.argv[1:2] and sys.argv[1] in LONG and not {"-h", "--help"} & set(sys.argv):
+    if sys.argv[1:2] and sys.argv[1] in LONG:
         huge_pages.ask()
     command_line.run(lambda: dispatch(sys.argv[1:]))

@@ -20,10 +20,12 @@ def ask() -> None:
 
     The process keeps its number. Nothing happens where they are given anyway or to nobody, where
     the C library is another or older, where `GLIBC_TUNABLES` says already what is wanted
-    (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0`: none), and in a notebook.
+    (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0`: none), in a notebook, and where only help is wanted.
     """
     known = os.environ.get("GLIBC_TUNABLES", "")
-    if TUNABLE in known or not _is_the_process() or not _given_on_request():
+    if TUNABLE in known or {"-h", "--help"} & set(sys.argv):
+        return
+    if not _is_the_process() or not _given_on_request():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (known, f"{TUNABLE}=1")))
     try:
