@@ -1,5 +1,6 @@
 """`run(config, workdir)`: dataset → method → results.json and figures."""
 
+import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -13,6 +14,7 @@ import jax
 
 from fgjax import compilation, hosts, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
+from fgjax.data import choosing
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
 from fgjax.training import network_check, writers
@@ -176,6 +178,8 @@ def run(
     method = methods.of(config)
     context = Run(config, dataset, workdir, pool)
     methods.check(context)
+    data = dataclasses.replace(config.data, workers=choosing.workers(dataset.train, config.data))
+    context = Run(dataclasses.replace(config, data=data), dataset, workdir, pool)
     outcome = method.run(context)
     results = {
         "method": methods.name_of(method),

@@ -10,14 +10,17 @@ accepted passes through the method's own code with shapes in the place of number
 import argparse
 import collections
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
+import resource
 import sys
 import tempfile
 import time
 import traceback
 
+import jax
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -146,6 +149,11 @@ def judged(sentence, changes, workdir):
     return "refused", sentence
 
 
+def largest():
+    """GiB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def _last(text):
     lines = [line.strip() for line in text.strip().splitlines()]
     places = [line for line in lines if line.startswith("File") and "fgjax" in line]
@@ -178,7 +186,9 @@ def _main():
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="JSON lines of all that was wrong")
+    parser.add_argument("--memory", type=float, default=16, help="GiB that may be addressed")
     options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (int(options.memory * 2**30),) * 2)
     counts, wrong, accepted, began = collections.Counter(), [], {}, time.time()
 
     @settings(max_examples=options.count, deadline=None, database=None, phases=[Phase.generate],
@@ -186,8 +196,10 @@ def _main():
     @given(overrides())
     def each(given_one):
         name, changes = given_one
-        start = time.time()
+        start, before = time.time(), largest()
         outcome, said = tried(name, changes)
+        if largest() > before + 1:
+            print(f"{name} {changes}: {before:.1f} to {largest():.1f} GiB", flush=True)
         counts[outcome] += 1
         counts["slow"] += time.time() - start > 30
         if outcome == "accepted" and name.startswith("aircraft"):
@@ -195,7 +207,8 @@ def _main():
         if outcome == "wrong" or time.time() - start > 30:
             note(name, changes, said or f"{time.time() - start:.0f} s")
         if sum(counts.values()) % 500 == 0:
-            print(dict(counts), f"{time.time() - began:.0f} s", flush=True)
+            print(dict(counts), f"{time.time() - began:.0f} s, {largest():.1f} GiB", flush=True)
+            jax.clear_caches()
 
     def note(name, changes, said):
         wrong.append({"config": name, "set": repr(changes), "said": said})
@@ -206,15 +219,21 @@ def _main():
     seed(options.seed)(each)()
     print(dict(counts), f"{time.time() - began:.0f} s", flush=True)
     with tempfile.TemporaryDirectory() as data_dir:
-        for number in range(options.train):
-            name = sorted(accepted)[number % len(accepted)]
+        for name in itertools.cycle(sorted(accepted)):  # one of each, again and again
+            if counts["trained"] == options.train or not any(accepted.values()):
+                break
             if not accepted[name]:
                 continue
             changes = accepted[name].pop()
             outcome, said = trained(name, changes, data_dir)
-            counts[outcome] += 1
-            if outcome != "trained":
-                print(outcome, name, changes, said, flush=True)
+            counts[outcome if outcome == "trained" else f"{outcome} in training"] += 1
+            if outcome == "wrong":
+                note(name, changes, f"in training: {said}")
+            elif outcome == "refused":
+                print(name, changes, said, flush=True)
+            if counts["trained"] % 10 == 0:
+                print(dict(counts), f"{time.time() - began:.0f} s, {largest():.1f} GiB", flush=True)
+                jax.clear_caches()
     print(dict(counts), f"{time.time() - began:.0f} s", flush=True)
     return int(bool(wrong))
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 0.05
 
 _RUN = """
-import pathlib, sys
+import json, pathlib, sys
 from fgjax import config_files, main
 from fgjax.config import override
 from tests import fuzzing
@@ -24,16 +24,20 @@ loops = [name for name, *_ in fuzzing.fields(config) if name.rsplit(".", 1)[-1] 
 once = dict.fromkeys(loops, 1)
 few = {"data.dataset": "synthetic_aircraft/6", "data.data_dir": sys.argv[2], "data.workers": 0,
        "data.image_size": 48}
-config = override(config, {**once, **few, "dtype": sys.argv[3]})
+config = override(config, {**once, **few, "dtype": sys.argv[3], **json.loads(sys.argv[5])})
 main.run(config, pathlib.Path(sys.argv[4]), figures=False)
 """
 
 
-@pytest.mark.parametrize("method", ["lapm", "hdcl"])
-def test_an_epoch_of_a_demo(method, shared, data_dir, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "besides"),
+    [("lapm", {}), ("hdcl", {}), ("ccfr", {"method.explore_epochs": 0}),
+     ("ghns", {"method.tau": 0.02})],  # networks of one pass are sure of nothing
+)  # fmt: skip
+def test_an_epoch_of_a_demo(method, besides, shared, data_dir, tmp_path):
     found = {}
     for dtype in ("float32", "bfloat16"):
-        words = ("-c", _RUN, method, data_dir, dtype, tmp_path / dtype)
+        words = ("-c", _RUN, method, data_dir, dtype, tmp_path / dtype, json.dumps(besides))
         environment = finished.environment(data_dir, shared, XLA_FLAGS=finished.HASTY)
         finished.run(*words, environment=environment)
         found[dtype] = losses(tmp_path / dtype)

@@ -106,7 +106,7 @@ def same_arrays(name: str, *paths: pathlib.Path) -> None:
     np.testing.assert_allclose(found, wanted, atol=20 * TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["ghns", "recognition", "probe"])
+@pytest.mark.parametrize("name", ["recognition", "probe"])
 def test_two_processes_of_two_devices_train_as_one_of_four(
     name, request, environment, data_dir, tmp_path
 ):
@@ -147,20 +147,20 @@ def until(condition, seconds: float = 300) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("asked", "then"), [(0, 2), (1, 1)])
+@pytest.mark.parametrize(("first", "asked", "then"), [(2, 0, 2), (2, 1, 1), (1, 0, 2)])
 def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
-    asked, then, finished_hdcl, environment, data_dir, tmp_path
+    first, asked, then, finished_hdcl, environment, data_dir, tmp_path
 ):
-    """SIGTERM at one of them: both save the same step, and the same words go on there.
+    """SIGTERM at one of them: all save the same step, and the same words go on there.
 
-    So does one process with the devices of both.
+    So does another number of processes with the same devices.
     """
     folder, logs = tmp_path / "run", tmp_path / "logs"
     words = ("-c", _RUN, "hdcl", data_dir, folder)
-    both = start((*words, 2), 2, "1", environment=environment, logs=logs)
+    all_of_them = start((*words, 4 // first), first, "1", environment=environment, logs=logs)
     until(lambda: list(folder.glob("*/checkpoints/[0-9]*")))
-    both[asked].send_signal(signal.SIGTERM)
-    said = end(both, logs, EXIT_CODE)
+    all_of_them[asked].send_signal(signal.SIGTERM)
+    said = end(all_of_them, logs, EXIT_CODE)
     assert "is saved at step" in said[0]
     last = start((*words, 4 // then), then, "1", environment=environment, logs=logs)
     assert "resumes at step" in end(last, logs)[0]
@@ -169,7 +169,7 @@ def test_one_that_is_asked_to_end_ends_all_and_all_go_on(
     )
 
 
-@pytest.mark.parametrize("name", ["lapm", "hdcl", "ccfr"])
+@pytest.mark.parametrize("name", ["lapm", "ghns", "hdcl", "ccfr"])
 def test_killed_in_every_loop_they_end_where_one_does(
     name, request, environment, data_dir, tmp_path
 ):

@@ -313,7 +313,8 @@ def batches(
       batch_size: over all processes.
       start: first step.
       stop: the step after the last; None for no end.
-      data: workers, prefetch and patience; None reads with threads of this process.
+      data: workers, prefetch and patience; None, or workers that are still to be measured, read
+        with threads of this process.
 
     Raises:
       UserError: as of `watching.watched`, when a batch is asked for.
@@ -321,7 +322,7 @@ def batches(
     processes, process = hosts.count(), hosts.index()
     local = dataset.batch(batch_size // processes)[process::processes]
     local = local[start : sys.maxsize if stop is None else stop]
-    workers = data.workers if data else 0
+    workers = max(data.workers, 0) if data else 0
     prefetch = data.prefetch if data else 2
     threads = 1 if workers else 4
     iterator = local.to_iter_dataset(

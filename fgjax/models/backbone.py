@@ -71,11 +71,13 @@ class Backbone(nnx.Module):
       fc: the classifier, [D, num_classes] but for VGG's original head.
       heads: names of the modules above the maps.
       patch: pixels that the sides of an image have to be a multiple of; 1: any.
+      smallest: pixels of the smallest side whose last map is not empty.
     """
 
     pixels: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = IMAGENET
     heads: ClassVar[tuple[str, ...]] = ("fc",)
     patch: ClassVar[int] = 1
+    smallest: int = 1
 
     def __init__(self, channels: int, options: Options, *, beside: int = 0, rngs: nnx.Rngs):
         """`beside` features of the network's own stand before the pooled map in `pooled`."""
@@ -99,7 +101,7 @@ class Backbone(nnx.Module):
         """Pixels [B, H, W, 3] in [0, 255] as the network's weights want them, float32 or wider.
 
         Raises:
-          UserError: patches do not divide the image.
+          UserError: patches do not divide the image, or it leaves an empty map.
         """
         for size in images.shape[1:3]:
             self.require_size("an image's side", size)
@@ -108,11 +110,16 @@ class Backbone(nnx.Module):
         return (wide - mean) / deviation
 
     def require_size(self, field: str, size: int) -> None:
-        """Refuse a size in pixels, which `field` says, that patches do not divide.
+        """Refuse a size in pixels, which `field` says, that leaves no map or part of a patch.
 
         Raises:
-          UserError: naming the nearest sizes that they do.
+          UserError: naming the least size, or the nearest ones that patches divide.
         """
+        if size < self.smallest:
+            raise UserError(
+                f"{field} is {size} pixels, which leave nothing of the last map of this backbone: "
+                f"choose {self.smallest} or more."
+            )
         if size % self.patch:
             low = max(size // self.patch, 1) * self.patch
             raise UserError(

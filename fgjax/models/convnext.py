@@ -79,6 +79,7 @@ class ConvNeXt(Backbone):
     def __init__(self, architecture: Architecture, options: Options, *, rngs: nnx.Rngs):
         depths, widths = architecture.depths, architecture.widths
         super().__init__(widths[-1], options, rngs=rngs)
+        self.smallest = 16 * options.last_stride  # patches round down
         shared = {"dtype": options.dtype, "rngs": rngs}
         self.stem = layers.Patches(3, widths[0], PATCH, **shared)
         self.stem_norm = layers.LayerNorm(widths[0])

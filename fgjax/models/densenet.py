@@ -66,6 +66,7 @@ class DenseNet(Backbone):
             widths.append((features, features + depth * growth))
             features = widths[-1][1] // 2
         super().__init__(widths[-1][1], options, rngs=rngs)
+        self.smallest = 29 if options.last_stride == 2 else 13  # transitions round down
         dtype, initializer = options.dtype, layers.kaiming_fan_in
         self.conv0 = layers.Conv(
             3, stem, 7, stride=2, dtype=dtype, initializer=initializer, rngs=rngs

@@ -161,6 +161,7 @@ class Inception(Backbone):
 
     def __init__(self, options: Options, *, rngs: nnx.Rngs):
         super().__init__(2048, options, rngs=rngs)
+        self.smallest = 75 if options.last_stride == 2 else 43  # its strides leave out the borders
         shared = {"dtype": options.dtype, "rngs": rngs}
         self.Conv2d_1a_3x3 = BasicConv(3, 32, 3, stride=2, padding=0, **shared)
         self.Conv2d_2a_3x3 = BasicConv(32, 32, 3, padding=0, **shared)

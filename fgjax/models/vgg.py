@@ -39,6 +39,7 @@ class VGG(Backbone):
         super().__init__(WIDTHS[-1], options, rngs=rngs)
         self.depths, self.batch_norm, self.original = depths, batch_norm, options.head == "original"
         self.pool_last = options.last_stride == 2
+        self.smallest = 16 * options.last_stride  # each pooling halves, and rounds down
         stages, features = [], 3
         for depth, width in zip(depths, WIDTHS, strict=True):
             blocks = []

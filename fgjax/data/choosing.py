@@ -1,0 +1,68 @@
+"""How many processes read images fastest here: measured, where a config leaves it open."""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Generator, Iterator
+from typing import cast
+
+import numpy as np
+
+from fgjax import hosts
+from fgjax.config import MEASURED, Data
+from fgjax.data import loading
+from fgjax.data.datasets import Split
+
+log = logging.getLogger(__name__)
+
+SECONDS = 1.5  # of reading that count, for each way
+BATCH = 8
+MOST = 32  # processes; more are for who says so
+
+
+def workers(split: Split, data: Data) -> int:
+    """`data.workers`, or what reads most images a second where it is `MEASURED`.
+
+    Threads of this process are tried beside as many processes as it may use cores. Batches are the
+    same either way.
+
+    Raises:
+      UserError: an image cannot be read.
+    """
+    if data.workers != MEASURED:
+        return data.workers
+    rates = {}
+    for ways in candidates():  # little is made ahead, which would count as if read meanwhile
+        rates[ways] = rate(split, dataclasses.replace(data, workers=ways, prefetch=1))
+    fastest = max(rates, key=lambda ways: rates[ways])
+    said = [f"{found:.0f} by {f'{n} processes' if n else 'threads'}" for n, found in rates.items()]
+    log.info("images read a second: %s; data.workers=%d", ", ".join(said), fastest)
+    return fastest
+
+
+def candidates() -> tuple[int, ...]:
+    """Threads (0), and a process for each core; on one core there is nothing to choose."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST)
+    return (0, cores) if cores > 1 else (0,)
+
+
+def rate(split: Split, data: Data, *, seconds: float = SECONDS) -> float:
+    """Images a second of the plain training stream, its start not counted."""
+    reader = loading.Reader(split, data.image_size, data.augmentation)
+    stream = loading.training_stream(reader, np.arange(len(split)), seed=0)
+    batches = loading.batches(stream, batch_size=BATCH * hosts.count(), data=data)
+    try:
+        return steady(batches, seconds)
+    finally:
+        cast(Generator, batches).close()  # its processes end
+
+
+def steady(batches: Iterator[loading.Example], seconds: float) -> float:
+    """Images a second from the first batch on."""
+    next(batches)
+    began, images = time.monotonic(), 0
+    while (passed := time.monotonic() - began) < seconds:
+        images += len(next(batches)["label"])
+    return images / passed

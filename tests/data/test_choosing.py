@@ -1,0 +1,79 @@
+"""How many processes read: measured where a config leaves it open, and never what they read."""
+
+import dataclasses
+import gc
+import json
+import logging
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from fgjax import main
+from fgjax.config import MEASURED, Data, override
+from fgjax.data import choosing, datasets, loading
+from tests import tiny
+
+
+@pytest.mark.parametrize("fastest", [0, 4])
+def test_what_reads_most_is_chosen_and_said(fastest, monkeypatch, caplog):
+    tried = []
+
+    def rate(split, data):
+        tried.append(data.workers)
+        return 500.0 if data.workers == fastest else 400.0
+
+    monkeypatch.setattr(choosing, "rate", rate)
+    monkeypatch.setattr(choosing, "candidates", lambda: (0, 4))
+    with caplog.at_level(logging.INFO):
+        assert choosing.workers(None, Data(workers=MEASURED)) == fastest
+    assert tried == [0, 4]
+    assert f"data.workers={fastest}" in caplog.text and "by 4 processes" in caplog.text
+
+
+def test_who_says_how_many_waits_for_no_measurement(monkeypatch):
+    monkeypatch.setattr(choosing, "rate", None)
+    assert [choosing.workers(None, Data(workers=n)) for n in (0, 7)] == [0, 7]
+
+
+def test_a_rate_is_of_what_comes_after_the_first_batch(monkeypatch):
+    clock = [100.0]  # the start takes long, and each batch 20 ms
+    monkeypatch.setattr(choosing.time, "monotonic", lambda: clock[0])
+
+    def batches():
+        clock[0] += 50
+        while True:
+            yield {"label": np.zeros(8)}
+            clock[0] += 0.02
+
+    assert choosing.steady(batches(), 1.0) == pytest.approx(8 / 0.02)
+
+
+@pytest.mark.slow
+def test_threads_and_processes_really_read(data_dir, caplog, monkeypatch):
+    monkeypatch.setattr(choosing, "candidates", lambda: (0, 2))
+    data = dataclasses.replace(tiny.probe_config(data_dir).data, workers=MEASURED)
+    split = datasets.of_config(data).train
+    others = set(multiprocessing.active_children())
+    with caplog.at_level(logging.INFO):
+        assert choosing.workers(split, data) in (0, 2)
+    assert "by threads" in caplog.text and "processes" in caplog.text
+    gc.collect()
+    assert set(multiprocessing.active_children()) <= others
+
+
+def test_a_run_keeps_what_was_found(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "candidates", lambda: (0,))
+    config = override(tiny.probe_config(data_dir), {"data.workers": MEASURED})
+    used = []
+    real = loading.batches
+
+    def batches(*arguments, data=None, **options):
+        used.append(data.workers if data else None)
+        return real(*arguments, data=data, **options)
+
+    monkeypatch.setattr(loading, "batches", batches)
+    main.run(config, tmp_path / "run", figures=False)
+    assert used and MEASURED not in used[1:]
+    assert config.data.workers == MEASURED  # the caller's own is left alone
+    assert json.loads((tmp_path / "run/config.json").read_text())
