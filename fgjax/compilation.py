@@ -208,4 +208,5 @@ def _folder() -> pathlib.Path:
 def enable_cache() -> None:
     """Keep compiled programs in $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     jax.config.update("jax_compilation_cache_dir", str(_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # A network's start values are dozens of programs of some 50 ms each.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -335,7 +335,9 @@ class Study:
         if search is None:
             raise ValueError(f"{self.title}: nothing is searched.")
         rows = tuple(
-            Row(f"{row.name}: {name}", {**row.overrides, **search.overrides, **candidate})
+            Row(
+                f"{row.name}: {name}", followed_by({**row.overrides, **search.overrides}, candidate)
+            )
             for row in self.rows
             for name, candidate in search.candidates.items()
             if row.search
@@ -345,6 +347,15 @@ class Study:
             self, title=title, source="Our question", rows=rows, metric=search.metric, also=(),
             notes=(), axes=(), search=None,
         )  # fmt: skip
+
+
+def followed_by(first: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """Both overrides as one; callables of the second get the config that the first has made."""
+
+    def after(value):
+        return (lambda config: value(override(config, first))) if callable(value) else value
+
+    return {**first, **{name: after(value) for name, value in then.items()}}
 
 
 def override(config: Config, overrides: dict[str, Any]) -> Config:

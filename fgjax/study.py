@@ -21,7 +21,7 @@ import sys
 from typing import Any
 
 from fgjax import command_line, config_files, main, methods, results, tables
-from fgjax.config import Config, Row, Study, flatten, override
+from fgjax.config import Config, Row, Study, flatten, followed_by, override
 from fgjax.errors import UserError
 from fgjax.results import Record
 
@@ -100,7 +100,7 @@ class Runner:
             if row.search:
                 best = max(search.candidates, key=lambda one: scores[f"{row.name}: {one}"])
                 log.info("%s: %s was best on what was held out", row.name, best)
-                overrides = {**row.overrides, **search.candidates[best]}
+                overrides = followed_by(row.overrides, search.candidates[best])
                 row = dataclasses.replace(row, overrides=overrides, note=best)
             rows.append(row)
         self.study = dataclasses.replace(self.study, rows=tuple(rows), search=None)

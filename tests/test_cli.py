@@ -160,6 +160,18 @@ def test_a_config_of_ones_own(parsed, tmp_path):
     assert main.default_workdir(config) == pathlib.Path("runs/own")
 
 
+def test_training_begins_without_what_is_needed_later():
+    """Each of these takes a second or two to import."""
+    code = (
+        "import sys, fgjax.evaluation, fgjax.train; from fgjax import methods; "
+        "[methods.get(name) for name in methods.names()]; "
+        "later = ('scipy.stats', 'scipy.optimize', 'sklearn', 'matplotlib', 'fastapi'); "
+        "print([m for m in later if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_help_and_refusals_load_no_jax():
     """Its imports take a second."""
     code = "import sys, fgjax.cli; print([m for m in ('jax', 'orbax') if m in sys.modules])"

@@ -29,7 +29,7 @@ FLOATS = (0.0, 1.0, -1.0, 0.5, 1e-300, 1e300, math.inf, -math.inf, math.nan)
         ("method.margin.optimizer.decay_epochs", 0, "1 or more"),
         ("method.grouping.warmup.optimizer.learning_rate", math.nan, "above 0 and at most 1000"),
         ("data.prefetch", -4, "at least 1 and at most 1000"),
-        ("data.workers", 100_000, "at least 0 and at most 256"),
+        ("data.workers", 100_000, "at least -1 and at most 256"),
         ("method.alpha", math.nan, "at least 0 and at most 1000"),
         ("method.grouping.part_size", 1.5, "above 0 and at most 1"),
         ("method.scope", "nowhere", "one of global, class, reference, running"),

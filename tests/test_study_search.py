@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from fgjax import config_files, main, methods, results, study, tables
-from fgjax.config import Row, Search, Study
+from fgjax.config import Row, Search, Study, followed_by, override
 from fgjax.errors import UserError
 from tests import tiny
 
@@ -59,6 +59,24 @@ def test_rows_find_their_settings_on_what_is_held_out(monkeypatch, tmp_path, cap
     assert "| B (low) |" in text and "| C |" in text
     study.command(words)
     assert len(trained) == 10, "all of it was published"
+
+
+def test_what_a_candidate_computes_it_computes_of_its_row():
+    """Twice the passes of a row that has four times the config's are eight times."""
+    epochs = "method.embedding.epochs"
+    of_row = {epochs: lambda c: 4 * c.method.embedding.epochs, "seed": 3}
+    then = {epochs: lambda c: 2 * c.method.embedding.epochs, "method.loss": "crl"}
+    config = config_files.load("aircraft:hdcl,demo")
+    found = override(config, followed_by(of_row, then))
+    assert found.method.embedding.epochs == 8 * config.method.embedding.epochs
+    assert (found.seed, found.method.loss) == (3, "crl")
+    assert override(config, followed_by(of_row, {})).method.embedding.epochs * 2 == (
+        found.method.embedding.epochs
+    )
+    search = Search({"twice": {epochs: then[epochs]}}, metric="held_out_recall@1", overrides={})
+    tried = dataclasses.replace(SEARCHING, rows=(Row("A", of_row),), search=search).tried()
+    assert override(config, tried.rows[0].overrides) == override(config, {
+        epochs: 8 * config.method.embedding.epochs, "seed": 3})  # fmt: skip
 
 
 def test_a_row_that_cannot_run_is_refused_before_the_first_trains(data_dir, tmp_path, monkeypatch):

@@ -1,8 +1,7 @@
 """How far a classifier's probabilities can be believed: temperature and calibration error."""
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy  # its parts are imported where they are used: together they take a second
 from jaxtyping import Float, Integer, Real
 
 from fgjax.errors import UserError

@@ -7,7 +7,7 @@ grows with N²: each row keeps a list of its nearest ones.
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float32, Int32, Integer
 

@@ -3,8 +3,7 @@
 import itertools
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy  # its parts are imported where they are used: together they take a second
 from jax.typing import ArrayLike
 from jaxtyping import Float, Float64, Integer, Real
 

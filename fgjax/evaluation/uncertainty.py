@@ -1,7 +1,7 @@
 """How far a measured share can be believed, and whether two runs differ."""
 
 import numpy as np
-import scipy.stats
+import scipy
 from jax.typing import ArrayLike
 from jaxtyping import Real, Shaped
 
@@ -31,7 +31,7 @@ def wilson_interval(
         raise UserError(
             f"an interval wants hits in [0, total], total at least 1, not {hits:g} of {total}."
         )
-    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.special.ndtri((1 + confidence) / 2))
     share, extra = hits / total, z**2 / total
     middle = share + extra / 2
     half = z * np.sqrt(share * (1 - share) / total + extra / (4 * total))

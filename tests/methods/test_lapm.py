@@ -117,6 +117,20 @@ def test_all_slots_count_where_that_is_wished():
     assert float(loss(FakeModel(), given, {}, None)[0]) == pytest.approx(entropy / 4, rel=1e-5)
 
 
+def test_smoothed_labels_give_all_classes_a_share():
+    """(1 − s) of the labels' own entropy and s of the mean over all classes (Szegedy et al.)."""
+    given = batch(sets=1)
+    plain, smoothed, all_of_it = (
+        float(lapm.MarginLoss(1.0, 1.0, True, "global", True, all_slots=True, label_smoothing=s)(
+            FakeModel(), given, {}, None)[0])
+        for s in (0.0, 0.1, 1.0)
+    )  # fmt: skip
+    logits = FakeModel()(np.asarray(given["image"][0], np.float64))["logits"]
+    even = np.mean([np.log(np.sum(np.exp(row))) - np.mean(row) for row in logits])
+    assert all_of_it == pytest.approx(even, rel=1e-5)
+    assert smoothed == pytest.approx(0.9 * plain + 0.1 * even, rel=1e-5)
+
+
 @pytest.mark.usefixtures("relaxed")
 def test_training_begins_with_pretrained_weights_and_not_with_the_classifiers(
     tiny_config, tmp_path, monkeypatch

@@ -60,7 +60,7 @@ def test_it_is_the_convolution_for_any_size_and_part(images, size, channels, til
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_float32_rounds_a_few_times_as_much_as_the_plain_operation():
+def test_float32_rounds_up_to_twice_as_much_as_the_plain_operation():
     x, kernel = numbers(0, 2, 28, 28, 256), numbers(1, 3, 3, 256, 256) / 48
     gradient = numbers(2, 2, 28, 28, 256)
     wanted = by_taps(x, kernel), *gradients_by_taps(x, kernel, gradient)
@@ -68,7 +68,7 @@ def test_float32_rounds_a_few_times_as_much_as_the_plain_operation():
     plain, back = jax.vjp(lambda x, k: convolution._plain(x, k, 1, (1, 1)), narrow[0], narrow[1])
     for found, usual, exact in zip(all_three(*narrow), (plain, *back(narrow[2])), wanted):
         error, before = (np.sqrt(np.mean((np.asarray(a) - exact) ** 2)) for a in (found, usual))
-        assert error < 4 * before
+        assert error < 2.5 * before
         assert error < 2e-6 * np.std(exact)
 
 

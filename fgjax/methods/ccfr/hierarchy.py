@@ -3,7 +3,6 @@
 import logging
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from fgjax.evaluation.retrieval import normalize_rows
 from fgjax.methods.shared.classifier import whole_images
@@ -79,6 +78,8 @@ def cluster(means: np.ndarray, count: int, *, seed: int) -> np.ndarray:
     """
     present = np.any(means != 0, axis=1)
     count = min(count, len(np.unique(means[present], axis=0)))
+    from sklearn.cluster import KMeans  # its import takes two seconds
+
     # scikit-learn has no types; what is guessed from its default is a string.
     groups = KMeans(count, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
     assigned = groups.fit_predict(means[present])

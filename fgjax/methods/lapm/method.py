@@ -63,6 +63,8 @@ class Config(Localization):
     # whether the fourth image of positive sets, of another class, counts in L_cls, too.
     fresh_views: bool = added(True, before=False)
     all_slots: bool = added(True, before=False)
+    # Share of each label that all classes get, not in the papers: it belongs to their baselines.
+    label_smoothing: float = within(0.0, 0, 1, below=True, before=0.0)
     # III.B: adaptive pairwise margin loss
     lambda_: float = within(0.8, 0, 1)  # Eq. 17; 0.75 on CUB and DeepFashion
     alpha: float = within(1.0, 0, 1000)  # Eq. 12; 1.2 on Cars
@@ -208,12 +210,14 @@ class MarginLoss:
     scope: str
     l2norm: bool
     all_slots: bool = False
+    label_smoothing: float = 0.0
 
     def __call__(self, model, batch, statistics, key):
         """The loss of a batch of sets, and what shows the state of the embedding."""
         features, logits = embed(model, batch["image"], l2norm=self.l2norm, key=key)
         classes = jax.nn.one_hot(batch["labels"], logits.shape[-1])
         soft_labels = jnp.einsum("bvc,bvck->bvk", batch["weights"], classes)  # Eq. 5
+        soft_labels = optax.smooth_labels(soft_labels, self.label_smoothing)
         entropy = optax.softmax_cross_entropy(logits, soft_labels)
         positive = batch["is_positive"]
         in_set = jnp.ones_like(entropy)
@@ -289,7 +293,7 @@ def train_margin(
         after = (*after, looked)
         attention = Attention(looked.load_arrays("maps")["train"])
     names = ("mixing", "views", "ratio", "lambda_", "l2norm", "fresh_views", "all_slots",
-             "shares")  # fmt: skip
+             "shares", "label_smoothing")  # fmt: skip
     settings = {name: getattr(config, name) for name in names}
     if config.lambda_ < 1:  # without pairs these change nothing
         names = ("alpha", "adaptive_margin", "additional_term", "samples", "scope", "shared_m1",
@@ -318,6 +322,7 @@ def train_margin(
             config.scope,
             config.l2norm,
             config.all_slots,
+            config.label_smoothing,
         ),
         loading.stream(run.train_indices, make, seed=seed),
         training,

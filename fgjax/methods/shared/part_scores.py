@@ -8,7 +8,7 @@ stands for which region is decided on training images alone.
 import dataclasses
 
 import numpy as np
-import scipy.optimize
+import scipy
 
 from fgjax.data.datasets import Dataset
 from fgjax.data.loading import generator
