@@ -36,6 +36,12 @@ class _State:
     questions = itertools.count()
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def expected() -> bool:
     """Whether the environment says that this process is one of several.
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import filelock
 
+from fgjax import hosts
 from fgjax.errors import UserError
 
 
@@ -188,8 +189,7 @@ def device_name(kind: str) -> str:
         )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    affinity = getattr(os, "sched_getaffinity", None)
-    return f"{name.strip()}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
+    return f"{name.strip()}, {hosts.cores()} cores"
 
 
 @functools.cache

@@ -30,11 +30,13 @@ main.run(config, pathlib.Path(sys.argv[4]), figures=False)
 
 
 @pytest.mark.parametrize(
-    ("method", "besides"),
-    [("lapm", {}), ("hdcl", {}), ("ccfr", {"method.explore_epochs": 0}),
-     ("ghns", {"method.tau": 0.02})],  # networks of one pass are sure of nothing
+    ("method", "besides", "tolerance"),
+    [("lapm", {}, TOLERANCE), ("hdcl", {}, TOLERANCE),
+     ("ghns", {"method.tau": 0.02}, TOLERANCE),  # networks of one pass are sure of nothing
+     # Of regions the best are taken: where scores differ a little, others are.
+     ("ccfr", {"method.explore_epochs": 0}, 2 * TOLERANCE)],
 )  # fmt: skip
-def test_an_epoch_of_a_demo(method, besides, shared, data_dir, tmp_path):
+def test_an_epoch_of_a_demo(method, besides, tolerance, shared, data_dir, tmp_path):
     found = {}
     for dtype in ("float32", "bfloat16"):
         words = ("-c", _RUN, method, data_dir, dtype, tmp_path / dtype, json.dumps(besides))
@@ -44,7 +46,7 @@ def test_an_epoch_of_a_demo(method, besides, shared, data_dir, tmp_path):
     narrow, wanted = found["bfloat16"], found["float32"]
     assert narrow.keys() == wanted.keys()
     for loop, values in wanted.items():
-        np.testing.assert_allclose(narrow[loop], values, rtol=TOLERANCE, err_msg=loop)
+        np.testing.assert_allclose(narrow[loop], values, rtol=tolerance, err_msg=loop)
     assert narrow != wanted
     scores = [json.loads((tmp_path / dtype / "results.json").read_text()) for dtype in found]
     assert scores[0]["metrics"].keys() == scores[1]["metrics"].keys()

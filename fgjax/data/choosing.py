@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Generator, Iterator
 from typing import cast
@@ -43,8 +42,7 @@ def workers(split: Split, data: Data) -> int:
 
 def candidates() -> tuple[int, ...]:
     """Threads (0), and a process for each core; on one core there is nothing to choose."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST)
+    cores = min(hosts.cores(), MOST)
     return (0, cores) if cores > 1 else (0,)
 
 

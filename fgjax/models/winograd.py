@@ -15,20 +15,25 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from fgjax import hosts
+
 Sizes = tuple[int, ...]
 
 CHANNELS = 128  # with fewer the products do not pay for the transforms
 CHANNELS_OF_GRADIENT = 256  # transforms of maps and gradients, for the same products
 SMALLEST = 5  # rows and columns of a map: smaller ones leave tiles half empty
-TILES = 512  # of a part, at least: fewer make slow products, more leave the caches
+TILES = 256  # of a part, at least, for each core: fewer make slow products, more leave the caches
 TILES_OF_GRADIENT = 384  # of all parts, at least
 
 
 def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Sizes) -> bool:
-    """Whether a convolution of maps [B, H, W, I] and a kernel [h, w, I, O] is faster so."""
+    """Whether a convolution of maps [B, H, W, I] and a kernel [h, w, I, O] is faster so.
+
+    Not on several devices: what is done part by part would be sent to all of them.
+    """
     whole = kernel.shape[:2] == (3, 3) and stride == 1 and padding == (1, 1)
     many = min(kernel.shape[2:]) >= CHANNELS and min(x.shape[1:3]) >= SMALLEST
-    return whole and many and x.dtype.itemsize >= 4
+    return whole and many and x.dtype.itemsize >= 4 and jax.device_count() == 1
 
 
 def suits_gradient(x: jax.Array, kernel: jax.Array) -> bool:
@@ -50,7 +55,7 @@ def input_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 def _tiled(x: jax.Array, places: list[jax.Array], product: str) -> jax.Array:
-    grid = Grid.of(x, TILES)
+    grid = Grid.of(x, TILES * hosts.cores())
 
     def part(maps):
         tiles = _inputs_at_places(grid.padded(maps))
@@ -64,7 +69,7 @@ def _tiled(x: jax.Array, places: list[jax.Array], product: str) -> jax.Array:
 
 def kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """Of `convolve`: Gᵀ[Σ (A dy Aᵀ) ⊙ (Bᵀ x B)]G over all tiles, [3, 3, I, O]."""
-    grid = Grid.of(x, TILES)
+    grid = Grid.of(x, TILES * hosts.cores())
 
     def part(so_far, both):
         maps, gradients = both

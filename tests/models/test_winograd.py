@@ -12,6 +12,12 @@ from fgjax.models import convolution, winograd
 MANY = winograd.CHANNELS
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    """The tests have four."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
 def numbers(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape)
 
@@ -47,7 +53,7 @@ def all_three(x, kernel, gradient):
     images=st.sampled_from([1, 2, 3, 6]),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    tiles=st.sampled_from([1, 8, 512]),
+    tiles=st.sampled_from([1, 8, 256]),
 )
 def test_it_is_the_convolution_for_any_size_and_part(images, size, channels, tiles):
     x, kernel = numbers(0, images, *size, channels[0]), numbers(1, 3, 3, *channels)
@@ -84,6 +90,7 @@ def test_float32_rounds_up_to_twice_as_much_as_the_plain_operation():
         ((8, 3, 3, MANY), (3, 3, MANY, MANY), 1, (1, 1), "float32", False),
     ],
 )
+@pytest.mark.usefixtures("one_device")
 def test_what_is_done_by_tiles(shape, kernel, stride, padding, dtype, tiled):
     x, k = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(kernel, dtype)
 
@@ -95,6 +102,7 @@ def test_what_is_done_by_tiles(shape, kernel, stride, padding, dtype, tiled):
 
 
 @pytest.mark.parametrize("channels", [MANY, winograd.CHANNELS_OF_GRADIENT])
+@pytest.mark.usefixtures("one_device")
 def test_the_gradients_of_a_convolution_by_tiles(channels):
     """By `convolve`'s own rule, whichever form the kernel's gradient has."""
     x, kernel = numbers(0, 8, 13, 14, channels), numbers(1, 3, 3, channels, channels) / 48
@@ -107,3 +115,12 @@ def test_the_gradients_of_a_convolution_by_tiles(channels):
     found = jax.vjp(call, *narrow[:2])[1](narrow[2])
     for one, exact in zip(found, gradients_by_taps(x, kernel, gradient)):
         np.testing.assert_allclose(one, exact, atol=1e-5 * np.std(exact) * 5)
+
+
+def test_several_devices_have_the_plain_operation():
+    """Four of them see the batch as one does, and none is sent what another computes."""
+    x = jnp.asarray(numbers(0, 4, 14, 14, MANY), jnp.float32)
+    kernel = jnp.asarray(numbers(1, 3, 3, MANY, MANY), jnp.float32)
+    assert jax.device_count() == 4
+    call = lambda x, k: convolution.convolve(x, k, stride=1, padding=(1, 1))  # noqa: E731
+    assert "conv_general_dilated[" in str(jax.make_jaxpr(call)(x, kernel))
