@@ -9,9 +9,10 @@ benchmarks/requirements.txt. PyTorch runs channels last: on a CPU eagerly in flo
 through torch.compile in bfloat16. Each side lives in a process of its own; they run in turns, and a
 ratio is the median over the turns of PyTorch's time by ours. A training step is forward, backward
 and SGD with momentum and weight decay, batch norm in training mode, on images that are already on
-the device. Our side's memory comes in huge pages, as it does for fgjax's commands; PyTorch's as it
-does for who types `python`. `--pages=both` gives them to both, `--pages=none` to none. CPU seconds
-on one core are for a machine that others use, too: waiting for them does not count.
+the device. Of two steps in a turn the second counts, since in a training they follow each other.
+Our side's memory comes in huge pages, as it does for fgjax's commands; PyTorch's as it does for who
+types `python`. `--pages=both` gives them to both, `--pages=none` to none. CPU seconds on one core
+are for a machine that others use, too: waiting for them does not count.
 """
 
 import argparse
@@ -140,6 +141,7 @@ def _serve(pipe, make, case, half, clock):
     """A side's process: runs what it is asked for and answers with the seconds."""
     sides, seconds = make(*case, half), CLOCKS[clock]
     while (what := pipe.recv()) is not None:
+        sides[what]()  # after a pause it takes longer: its memory has gone back to the system
         began = seconds()
         sides[what]()
         pipe.send(seconds() - began)
@@ -165,7 +167,7 @@ def compare(case, half, turns, clock, pages="ours"):
     found = {}
     for what in ("train", "forward"):
         for pipe in pipes:
-            run(pipe, what), run(pipe, what)  # compile and warm up
+            run(pipe, what)  # compile and warm up
         times = np.array([[run(pipe, what) for pipe in pipes] for _ in range(turns)])
         mine, other = np.median(times, axis=0)
         found[what] = (mine, other, float(np.median(times[:, 1] / times[:, 0])))

@@ -1,7 +1,7 @@
 """kill -9 at random moments of whole runs, data's preparation included: the end is the same bits.
 
     PYTHONPATH=. python -m tests.killing --kills=100      what is written down
-    pytest tests/test_killing.py                          twelve, in CI
+    pytest tests/test_killing.py                          twenty, in CI
 
 A run has a data folder of its own. It is started, killed after a random time, started again and
 killed again, some times in a row, and then left to end. Its results, its arrays and its networks
@@ -116,7 +116,7 @@ def trial(method, kills, number, folder, *, say=print):
     while len(places) < kills:
         run = f"run{len(places)}"
         environment["FGJAX_DATA"] = str(folder / f"{run}-data")
-        words = command(method, folder / run)
+        words, before = command(method, folder / run), len(places)
         for _ in range(min(IN_A_ROW, kills - len(places))):
             place = killed(words, environment, draw.uniform(0.1, seconds))
             if place is None:
@@ -124,7 +124,7 @@ def trial(method, kills, number, folder, *, say=print):
             places.append(place)
         to_the_end(words, environment)
         wrong = differences(whole, contents(folder / run))
-        say(f"{method}: killed in {', '.join(places[-IN_A_ROW:])}: {wrong or 'the same bits'}")
+        say(f"{method}: killed in {', '.join(places[before:])}: {wrong or 'the same bits'}")
         assert not wrong, wrong
     return places
 

@@ -1,4 +1,4 @@
-"""Twelve kills at random moments of whole runs, and what compares their ends."""
+"""Twenty kills at random moments of whole runs, and what compares their ends."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from tests import killing
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lapm", "hdcl", "probe"])
+@pytest.mark.parametrize("method", list(killing.METHODS))
 def test_killed_at_random_moments_ends_with_the_same_bits(method, tmp_path):
     assert len(killing.trial(method, 4, 1, tmp_path)) == 4
 
