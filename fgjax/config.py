@@ -54,8 +54,8 @@ class Data:
     held_out: float = within(0.1, 0, 1, below=True)
     # Training images of each class that are used, drawn by `seed`; 0: all of them.
     shots: int = within(0, 0, 1_000_000, before=0)
-    # Processes that decode and mix; 0 uses threads of the main one, -1 what a measurement of some
-    # seconds finds fastest when the run starts.
+    # Processes that decode and mix; 0 uses threads of the main one, -1 what some seconds of
+    # measuring find fastest, when the first loop starts.
     workers: int = within(MEASURED, MEASURED, 256)
     prefetch: int = within(4, 1, 1000)  # batches that each worker keeps ready
     # Seconds without a batch after which a run stops; there was no end before.

@@ -1,6 +1,5 @@
 """`run(config, workdir)`: dataset → method → results.json and figures."""
 
-import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -14,7 +13,6 @@ import jax
 
 from fgjax import compilation, hosts, methods, models
 from fgjax.config import Config, before, check, differences, identity, restore, without_added
-from fgjax.data import choosing
 from fgjax.data.datasets import Dataset, of_config
 from fgjax.errors import UserError
 from fgjax.training import network_check, writers
@@ -178,8 +176,6 @@ def run(
     method = methods.of(config)
     context = Run(config, dataset, workdir, pool)
     methods.check(context)
-    data = dataclasses.replace(config.data, workers=choosing.workers(dataset.train, config.data))
-    context = Run(dataclasses.replace(config, data=data), dataset, workdir, pool)
     outcome = method.run(context)
     results = {
         "method": methods.name_of(method),

@@ -34,12 +34,14 @@ def largest_logits(
 def auroc(known: Float[np.ndarray, " N"], unknown: Float[np.ndarray, " M"]) -> float:
     """Chance that a known thing scores above an unknown one, equal scores counting half.
 
-    The area under the ROC curve, of N M pairs.
+    The area under the ROC curve, of N M pairs; NaN where any score is.
 
     Raises:
       UserError: there are none of either.
     """
     _some(known, unknown)
+    if np.isnan(known).any() or np.isnan(unknown).any():
+        return float("nan")
     ordered = np.sort(unknown)
     below, not_above = (np.searchsorted(ordered, known, side) for side in ("left", "right"))
     return float(np.mean((below + not_above) / 2) / len(unknown))

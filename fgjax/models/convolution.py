@@ -1,4 +1,4 @@
-"""Convolution and pooling whose gradients XLA runs fast; values are those of the plain operations.
+"""Convolution and pooling whose gradients XLA runs fast; values are the plain ones up to rounding.
 
 What XLA does badly on a CPU, found by profiling training steps, and what is done here instead:
 

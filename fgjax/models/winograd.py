@@ -29,11 +29,14 @@ TILES_OF_GRADIENT = 384  # of all parts, at least
 def suits(x: jax.Array, kernel: jax.Array, stride: int, padding: Sizes) -> bool:
     """Whether a convolution of maps [B, H, W, I] and a kernel [h, w, I, O] is faster so.
 
-    Not on several devices: what is done part by part would be sent to all of them.
+    Not on several devices: what is done part by part would be sent to all of them. Nor for any
+    number of images, as exported programs are: parts need one.
     """
+    if not isinstance(x.shape[0], int) or jax.device_count() > 1:
+        return False
     whole = kernel.shape[:2] == (3, 3) and stride == 1 and padding == (1, 1)
     many = min(kernel.shape[2:]) >= CHANNELS and min(x.shape[1:3]) >= SMALLEST
-    return whole and many and x.dtype.itemsize >= 4 and jax.device_count() == 1
+    return whole and many and x.dtype.itemsize >= 4
 
 
 def suits_gradient(x: jax.Array, kernel: jax.Array) -> bool:

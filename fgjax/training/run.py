@@ -1,6 +1,7 @@
 """What a method gets to work with: config, data, folders of stages, seeds."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -15,7 +16,8 @@ import optax
 from flax import nnx
 
 from fgjax import models
-from fgjax.config import Config, Training, before, flatten
+from fgjax.config import Config, Data, Training, before, flatten
+from fgjax.data import choosing
 from fgjax.data.datasets import Dataset
 from fgjax.data.loading import (
     ImageReader,
@@ -259,7 +261,13 @@ class Run:
 
     def _fit(self, model: nnx.Module, loss: Loss, batches: Batches, **options: Any) -> None:
         """The loop."""
-        fit(model, loss, batches, **options)
+        fit(model, loss, dataclasses.replace(batches, data=self._reading), **options)
+
+    @functools.cached_property
+    def _reading(self) -> Data:
+        """The config's, with workers that the run's first loop measures if they are left open."""
+        data = self.config.data
+        return dataclasses.replace(data, workers=choosing.workers(self.dataset.train, data))
 
     def iterate(
         self,

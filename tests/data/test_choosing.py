@@ -1,7 +1,6 @@
 """How many processes read: measured where a config leaves it open, and never what they read."""
 
 import dataclasses
-import json
 import logging
 import multiprocessing
 import time
@@ -11,7 +10,9 @@ import pytest
 
 from fgjax import main
 from fgjax.config import MEASURED, Data, override
-from fgjax.data import choosing, datasets, loading
+from fgjax.data import choosing, datasets
+from fgjax.errors import UserError
+from fgjax.training import run
 from tests import tiny
 
 
@@ -47,6 +48,7 @@ def test_a_rate_is_of_what_comes_after_the_first_batch(monkeypatch):
             clock[0] += 0.02
 
     assert choosing.steady(batches(), 1.0) == pytest.approx(8 / 0.02)
+    assert choosing.steady(batches(), 1.0, after=4) == pytest.approx(8 / 0.02)
 
 
 @pytest.mark.slow
@@ -64,18 +66,45 @@ def test_threads_and_processes_really_read(data_dir, caplog, monkeypatch):
         time.sleep(0.2)
 
 
-def test_a_run_keeps_what_was_found(data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(choosing, "candidates", lambda: (0,))
-    config = override(tiny.probe_config(data_dir), {"data.workers": MEASURED})
-    used = []
-    real = loading.batches
+@pytest.mark.usefixtures("relaxed")
+def test_a_runs_first_loop_measures_and_all_use_it(data_dir, tmp_path, monkeypatch):
+    asked, used = [], []
+    monkeypatch.setattr(choosing, "workers", lambda split, data: asked.append(data.workers) or 0)
+    real = run.fit
 
-    def batches(*arguments, data=None, **options):
-        used.append(data.workers if data else None)
-        return real(*arguments, data=data, **options)
+    def fit(model, loss, batches, **options):
+        used.append(batches.data.workers)
+        return real(model, loss, batches, **options)
 
-    monkeypatch.setattr(loading, "batches", batches)
+    monkeypatch.setattr(run, "fit", fit)
+    config = override(tiny.hdcl_config(data_dir), {"data.workers": MEASURED})
     main.run(config, tmp_path / "run", figures=False)
-    assert used and MEASURED not in used[1:]
+    assert asked == [MEASURED] and len(used) > 1 and set(used) == {0}
     assert config.data.workers == MEASURED  # the caller's own is left alone
-    assert json.loads((tmp_path / "run/config.json").read_text())
+    main.run(config, tmp_path / "run", figures=False)
+    assert asked == [MEASURED], "a finished run reads nothing, and measures nothing"
+
+
+def test_processes_that_do_not_read_are_not_chosen(monkeypatch, caplog):
+    def rate(split, data):
+        if data.workers:
+            raise UserError("a worker that reads images ended.")
+        return 5.0
+
+    monkeypatch.setattr(choosing, "rate", rate)
+    monkeypatch.setattr(choosing, "candidates", lambda: (0, 4))
+    assert choosing.workers(None, Data(workers=MEASURED)) == 0
+    assert "4 processes do not read: a worker" in caplog.text
+    monkeypatch.setattr(choosing, "candidates", lambda: (0,))
+    monkeypatch.setattr(choosing, "rate", None)  # nothing to choose, nothing to measure
+    assert choosing.workers(None, Data(workers=MEASURED)) == 0
+
+
+def test_an_image_that_is_none_is_an_error_of_its_own(monkeypatch):
+    def rate(split, data):
+        raise UserError("a.jpg cannot be decoded.")
+
+    monkeypatch.setattr(choosing, "rate", rate)
+    monkeypatch.setattr(choosing, "candidates", lambda: (0, 4))
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        choosing.workers(None, Data(workers=MEASURED))

@@ -25,6 +25,7 @@ def test_auroc_counts_pairs(known, strangers):
     pairs = known[:, None] - strangers[None]
     wanted = np.mean((pairs > 0) + 0.5 * (pairs == 0))
     assert unknown.auroc(known, strangers) == pytest.approx(wanted, abs=1e-12)
+    assert np.isnan(unknown.auroc(np.append(known, np.nan), strangers))
 
 
 @settings(deadline=None)
