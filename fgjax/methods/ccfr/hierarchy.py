@@ -76,10 +76,10 @@ def cluster(means: np.ndarray, count: int, *, seed: int) -> np.ndarray:
 
     There are fewer than `count` where fewer classes have images, or means that differ.
     """
-    present = np.any(means != 0, axis=1)
-    count = min(count, len(np.unique(means[present], axis=0)))
     from sklearn.cluster import KMeans  # its import takes two seconds
 
+    present = np.any(means != 0, axis=1)
+    count = min(count, len(np.unique(means[present], axis=0)))
     # scikit-learn has no types; what is guessed from its default is a string.
     groups = KMeans(count, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
     assigned = groups.fit_predict(means[present])
